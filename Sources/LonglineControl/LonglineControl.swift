@@ -61,7 +61,12 @@ public final class LonglineControl: Service {
         if configuration.servesHTTP3, !configuration.addresses.isEmpty {
             front = try HTTP3Front(
                 server, responder: responder, configuration: configuration, metrics: metrics)
-            alternative = AlternativeService { access.value.accessPoints.first?.port ?? server.addresses.first?.port }
+            alternative = AlternativeService {
+                // HTTP/3 is where the sessions over QUIC are.
+                let points = access.value.accessPoints
+                let port = points.first { $0.transports.contains(.quic) }?.port
+                return points.isEmpty ? server.addresses.first?.port : port
+            }
         } else {
             front = nil
             alternative = AlternativeService { nil }

@@ -2,6 +2,8 @@
 package enum AccessStatement {
     /// The `typ` of the signature, which no token has.
     package static let type = "longline-access+json"
+    /// The most access points of an answer: a client takes no more of them, and no answer of more than 64 KiB.
+    package static let maximumPoints = 16
     /// How long a question's nonce is, in characters.
     package static let nonceLength = 16...64
 

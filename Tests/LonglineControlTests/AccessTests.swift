@@ -145,6 +145,38 @@ import Testing
         }
     }
 
+    @Test("of a service with many nodes, tells as many of the best as a client takes")
+    func many() async throws {
+        let nodes = Nodes((0..<400).map { Self.node("node-\($0)") })
+        try await withControl({ $0.nodes = nodes }) { service in
+            let token = try await service.token("ann", key: try await service.appKey())
+            let answer = try await service.ask(.get, "/v1/access", key: token, on: .service)
+            #expect(answer.body.count <= StoredAccess.maximumAnswer)
+            let points = try ControlJSON.decoder.decode(AccessConfiguration.self, from: answer.body).accessPoints
+            let ranked = NodeRanking.rank(
+                nodes.all.withLock { $0 }, tenant: ControlService.tenant, user: known { try UserID("ann") })
+            #expect(points.map(\.serverId) == ranked.prefix(16).map(\.id.description))
+        }
+    }
+
+    @Test("tells of no place that clients would leave out, and ranks no node that has no other")
+    func unusablePlaces() async throws {
+        var (half, none) = (Self.node("a"), Self.node("b"))
+        half.addresses.insert(NodeAddress(host: "https://a.example", port: 4433), at: 0)
+        half.addresses.append(NodeAddress(host: "a.example", port: 0))
+        none.addresses = [NodeAddress(host: "b.example", port: 4433, transports: [])]
+        let nodes = Nodes([half, none])
+        try await withControl({ $0.nodes = nodes }) { service in
+            let token = try await service.token("ann", key: try await service.appKey())
+            let answer = try await service.ask(.get, "/v1/access", key: token, on: .service)
+            let points = try ControlJSON.decoder.decode(AccessConfiguration.self, from: answer.body).accessPoints
+            #expect(points.map { "\($0.host):\($0.port)" } == ["a.example:4433"])
+            nodes.all.withLock { _ = $0.removeFirst() }
+            let nowhere = try await service.ask(.get, "/v1/access", key: token, on: .service)
+            #expect(nowhere.problem == "no-access-point")
+        }
+    }
+
     @Test("offers the least loaded of nodes that are all full, and never one that is draining")
     func allFull() throws {
         func offered(_ nodes: [NodeStatus]) -> [String] {

@@ -243,6 +243,16 @@ import Testing
         try await withControl({ $0.servesHTTP3 = false }) { service in
             #expect(service.control.alternativeService == nil)
         }
+        // What is no access point over QUIC is none of HTTP/3.
+        let stream = NodeAddress(host: "rt.example.com", port: 8443, transports: [.tcp, .webSocket])
+        try await withControl({ $0.access.accessPoints = [stream, NodeAddress(host: "rt.example.com", port: 443)] }) {
+            service in
+            #expect(service.control.alternativeService == "h3=\":443\"; ma=86400")
+            var settings = AccessSettings()
+            settings.accessPoints = [stream]
+            try service.control.reload(settings)
+            #expect(service.control.alternativeService == nil)
+        }
     }
 
     @Test("without HTTP/3 the port takes sessions only")

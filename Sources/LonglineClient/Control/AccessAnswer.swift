@@ -1,4 +1,5 @@
 import Foundation
+import LonglineKeys
 import LonglineSession
 import LonglineWire
 import NIOCore
@@ -17,7 +18,7 @@ struct AccessAnswer: Hashable, Sendable {
     }
 
     /// More access points are left out.
-    static let maximumPoints = 16
+    static let maximumPoints = AccessStatement.maximumPoints
     /// No answer is used for longer without another, whatever it says.
     static let longestLifetime = Duration.seconds(7 * 86_400)
 

@@ -1,3 +1,4 @@
+import LonglineKeys
 import LonglineServer
 import LonglineStore
 import LonglineWire
@@ -74,13 +75,15 @@ struct AccessConfiguration: Hashable, Sendable, Codable {
         // Whole seconds: answers within one are equal.
         issuedAt = now / 1_000 * 1_000
         expiresAt = issuedAt + policy.lifetime.wholeMilliseconds
-        accessPoints = nodes.flatMap { node in
-            node.addresses.map {
+        let points = nodes.flatMap { node in
+            node.addresses.filter(\.isUsable).map { address in
                 Point(
-                    host: $0.host, port: $0.port, transports: $0.transports.map(\.rawValue),
-                    serverId: node.id.description, migrationSafe: $0.isMigrationSafe)
+                    host: address.host, port: address.port, transports: address.transports.map(\.rawValue),
+                    serverId: node.id.description, migrationSafe: address.isMigrationSafe)
             }
         }
+        // An answer with all of a large service's nodes no client would take.
+        accessPoints = Array(points.prefix(AccessStatement.maximumPoints))
         heartbeat = Heartbeat(
             initial: policy.heartbeat.wholeMilliseconds, answerTimeout: policy.heartbeatAnswer.wholeMilliseconds,
             minimum: UInt64(max(limits.minimumHeartbeat.nanoseconds / 1_000_000, 0)),

@@ -1,4 +1,3 @@
-import LonglineWire
 import Synchronization
 
 /// What clients are told of this node, and when it is full: what may change while it runs.
@@ -15,11 +14,12 @@ public struct AccessSettings: Hashable, Sendable {
 
     func validate() throws(ControlError) {
         // What clients would leave out.
-        for point in accessPoints where !(1...65535).contains(point.port) || !AccessHost.isValid(point.host) {
+        for point in accessPoints where !point.isUsable {
             throw ControlError(
                 .invalidConfiguration,
                 message: "host '\(point.host)' with port \(point.port) is no place to connect to",
-                advice: "a name in ASCII, or a numeric address without brackets, and a port from 1 to 65535")
+                advice:
+                    "a name in ASCII, or a numeric address without brackets, a port from 1 to 65535, and a transport")
         }
         guard capacity.connections >= 1, capacity.handshakesPerSecond >= 1, capacity.loopDelay > .zero,
             capacity.memory >= 1, policy.lifetime >= .seconds(1), policy.heartbeat >= .seconds(1),

@@ -48,6 +48,9 @@ public struct NodeAddress: Hashable, Sendable {
         self.transports = transports
         self.isMigrationSafe = isMigrationSafe
     }
+
+    /// Whether a client would take it.
+    var isUsable: Bool { (1...65_535).contains(port) && AccessHost.isValid(host) && !transports.isEmpty }
 }
 
 /// How busy a node is.
@@ -99,7 +102,7 @@ public struct NodeCapacity: Hashable, Sendable {
 public struct NodeStatus: Hashable, Sendable {
     /// Its name.
     public var id: NodeID
-    /// Where clients reach it, best first.
+    /// Where clients reach it, best first. What is no place to connect to is left out of what clients are told.
     public var addresses: [NodeAddress]
     /// How busy it is.
     public var load: NodeLoad
@@ -149,7 +152,8 @@ public struct NodeDrainStatus: Hashable, Sendable {
 
 /// The nodes of a service, as far as this one knows them.
 public protocol NodeDirectory: Sendable {
-    /// All nodes, as they reported themselves last.
+    /// All nodes, as they reported themselves last. One that stopped reporting is to be left out: nobody else can tell how old a
+    /// report is.
     func nodes() async throws -> [NodeStatus]
 
     /// Has a node take nobody in and move its clients away.

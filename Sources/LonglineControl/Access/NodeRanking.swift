@@ -12,7 +12,7 @@ enum NodeRanking {
     private static let bands = [0.7, 0.85]
 
     static func rank(_ nodes: [NodeStatus], tenant: TenantID, user: UserID) -> [NodeStatus] {
-        let open = nodes.filter { !$0.isDraining && !$0.addresses.isEmpty }
+        let open = nodes.filter { !$0.isDraining && $0.addresses.contains(where: \.isUsable) }
         let free = open.filter { !$0.isFull }
         guard !free.isEmpty else {
             let least = open.min {
