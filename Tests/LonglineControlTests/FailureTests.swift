@@ -2,6 +2,7 @@ import Foundation
 import GRDB
 import HTTP3
 import HTTPTypes
+import LonglineStore
 import LonglineWire
 import NIOCore
 import Synchronization
@@ -369,6 +370,26 @@ import Testing
             #expect(answer.status == 503 && answer.headers[.retryAfter] == "1")
             try await service.database.pool.write { try $0.execute(sql: "ALTER TABLE node RENAME TO gone2") }
             #expect(try await service.ask(.get, "/readyz").status == 503)
+        }
+    }
+
+    @Test("a store that can't be read makes the node not ready, though it lives")
+    func unreadableStore() async throws {
+        try await withControl { service in
+            var configuration = GRDB.Configuration()
+            configuration.busyMode = .timeout(5)
+            let store = try DatabaseQueue(
+                path: SQLiteStore.databasePath(in: service.directory.storePath), configuration: configuration)
+            #expect(try await service.ask(.get, "/readyz").status == 200)
+            try await store.write { try $0.execute(sql: "ALTER TABLE erasures RENAME TO hidden") }
+            let answer = try await service.ask(.get, "/readyz")
+            #expect(answer.status == 503 && answer.problem == "unavailable" && answer.headers[.retryAfter] == "1")
+            #expect(!String(decoding: answer.body, as: UTF8.self).contains("SQLite"))
+            #expect(service.log.lines.contains { $0.hasPrefix("error request failed") && $0.contains("/readyz") })
+            #expect(try await service.ask(.get, "/healthz").status == 200)
+            try await store.write { try $0.execute(sql: "ALTER TABLE hidden RENAME TO erasures") }
+            #expect(try await service.ask(.get, "/readyz").status == 200)
+            try store.close()
         }
     }
 }

@@ -70,6 +70,10 @@ struct NodeRoutes: Sendable {
         do { try await database.check() } catch {
             throw Problem(.unavailable, "the control database does not answer", retryAfter: 1, cause: error)
         }
+        // Without it nobody who is sent here gets a session.
+        do { try await server.checkStore() } catch {
+            throw Problem(.unavailable, "the store does not answer", retryAfter: 1, cause: error)
+        }
         return .json(Health(status: "ready"))
     }
 }

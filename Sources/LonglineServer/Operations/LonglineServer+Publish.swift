@@ -74,6 +74,17 @@ extension LonglineServer {
     /// - Throws: ``ServerError/Code/notRunning``.
     package func openStore() throws(ServerError) -> any MessageStore { try requireRuntime().core.store }
 
+    /// Reads next to nothing from the store, to see that it can be read.
+    /// - Throws: ``ServerError/Code/notRunning``, or ``ServerError/Code/storeUnavailable``.
+    package func checkStore() async throws(ServerError) {
+        let store = try openStore()
+        do { _ = try await store.pendingErasures(limit: 1) } catch {
+            // One that says that it has too much to do is there.
+            guard !error.isPassing else { return }
+            throw ServerError(.storeUnavailable, message: "the store could not be asked", cause: error)
+        }
+    }
+
     /// Whether the erasure of a user's account is resolved, and not at its end.
     /// - Throws: ``ServerError/Code/notRunning``, or ``ServerError/Code/storeUnavailable``.
     package func isErasurePending(of user: UserID, in tenant: TenantID) async throws(ServerError) -> Bool {
