@@ -405,4 +405,33 @@ import Testing
             await client.disconnect()
         }
     }
+
+    @Test("names with a plus sign are found by it, encoded or not, also behind a page")
+    func plusSigns() async throws {
+        try await withControl { service in
+            let key = try await service.appKey()
+            for name in ["ann", "ann+home", "ann+work", "bob"] {
+                #expect(try await service.ask(.put, "/v1/rooms/hall/members/\(name)", key: key).status == 200)
+            }
+            for write in [{ $0 }, { $0.replacing("+", with: "%2B") }] as [(String) -> String] {
+                var (names, cursor): ([String], String?) = ([], nil)
+                repeat {
+                    let query = cursor.map { "&cursor=\(write($0))" } ?? ""
+                    let page = try await service.ask(.get, "/v1/rooms/hall/members?limit=1\(query)", key: key)
+                    #expect(page.status == 200)
+                    names += try page.array("members").compactMap { ($0 as? [String: Any])?["user"] as? String }
+                    cursor = try page.object()["cursor"] as? String
+                } while cursor != nil && names.count < 8
+                #expect(names == ["ann", "ann+home", "ann+work", "bob"])
+            }
+            // A space is none.
+            #expect(try await service.ask(.get, "/v1/rooms/hall/members?cursor=ann%20home", key: key).status == 404)
+            let client = try await service.client("ann", "phone+2", key: key)
+            try await client.connect()
+            let path = "/v1/users/ann/sessions?tenant=acme&device=phone+2&reason=for+now"
+            let ended = try await service.ask(.delete, path, key: try await service.operatorKey())
+            #expect(try ended.object()["ended"] as? Int == 1)
+            await client.disconnect()
+        }
+    }
 }

@@ -105,16 +105,24 @@ func checked<Value>(
 
 extension Request {
     /// A query parameter; nil when it is absent.
+    /// - Parameter plus: what a plus sign that is not encoded stands for: a space, as forms write it.
     /// - Throws: ``Problem`` when it is there twice, or not percent-encoded.
-    func query(_ name: String) throws(Problem) -> String? {
+    func query(_ name: String, plus: Character = " ") throws(Problem) -> String? {
         var found: String?
         for pair in queryPairs where pair.name == name {
             guard found == nil else { throw Problem(.invalidRequest, "'\(name)' is there more than once") }
-            guard let value = pair.value else { throw Problem(.invalidRequest, "'\(name)' is not percent-encoded") }
+            guard let value = Self.decoded(pair.value, plus: plus) else {
+                throw Problem(.invalidRequest, "'\(name)' is not percent-encoded")
+            }
             found = value
         }
         return found
     }
+
+    /// A name in the query, or what begins behind one; nil when it is absent. Names have plus signs and no spaces, so that a plus sign
+    /// is meant, though it should be encoded.
+    /// - Throws: as ``query(_:plus:)``.
+    func queryName(_ name: String) throws(Problem) -> String? { try query(name, plus: "+") }
 
     /// Refuses a query with other parameters than these: where one says less of what is to be done, one that is misspelt says more.
     func requireQuery(only names: Set<String>) throws(Problem) {
@@ -126,15 +134,16 @@ extension Request {
         }
     }
 
-    /// Names and values as they are meant; nil: it is not percent-encoded.
-    private var queryPairs: [(name: String?, value: String?)] {
-        func decoded(_ text: Substring) -> String? {
-            String(text.map { $0 == "+" ? " " : $0 }).removingPercentEncoding
-        }
-        return (uri.query ?? "").split(separator: "&").map { pair in
+    /// Names as they are meant, nil for one that is not percent-encoded, and values as they stand there.
+    private var queryPairs: [(name: String?, value: Substring)] {
+        (uri.query ?? "").split(separator: "&").map { pair in
             let parts = pair.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
-            return (decoded(parts[0]), parts.count > 1 ? decoded(parts[1]) : "")
+            return (Self.decoded(parts[0], plus: " "), parts.count > 1 ? parts[1] : "")
         }
+    }
+
+    private static func decoded(_ text: Substring, plus: Character) -> String? {
+        String(text.map { $0 == "+" ? plus : $0 }).removingPercentEncoding
     }
 
     /// A whole number within limits; `standard` when it is absent.

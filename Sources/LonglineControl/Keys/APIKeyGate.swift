@@ -28,7 +28,8 @@ struct APIKeyGate: Sendable {
     /// The caller of an operator's route that is about one tenant: the key's, or the one that the query names.
     func tenantOperator(_ request: Request) async throws(Problem) -> Caller {
         let key = try await key(request, .operate)
-        let named = try request.query("tenant").map { name throws(Problem) in try checked("tenant", name, TenantID.init)
+        let named = try request.queryName("tenant").map { name throws(Problem) in
+            try checked("tenant", name, TenantID.init)
         }
         if let own = key.tenant {
             guard named == nil || named == own else { throw Problem(.forbidden, "the key is for another tenant") }

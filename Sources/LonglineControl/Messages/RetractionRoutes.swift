@@ -37,7 +37,7 @@ struct RetractionRoutes: Sendable {
         let position = try Self.position(
             epoch: try request.query("epoch"), offset: context.parameters.get("offset"))
         let reason = ByteBuffer(string: try request.query("reason") ?? "")
-        let named = try request.query("sender").map { name throws(Problem) in
+        let named = try request.queryName("sender").map { name throws(Problem) in
             try checked("sender", name, UserID.init)
         }
         let key = ChannelKey(tenant: caller.tenant, channel: channel)

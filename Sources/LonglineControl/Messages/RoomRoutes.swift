@@ -44,7 +44,7 @@ struct RoomRoutes: Sendable {
         let caller = try await gate.caller(request, .rooms)
         let room = try context.parameter("id", RoomID.init)
         let limit = try request.query("limit", in: 1...Self.maximumPage, standard: 100)
-        let after = try request.query("cursor").map { name throws(Problem) in
+        let after = try request.queryName("cursor").map { name throws(Problem) in
             guard let user = try? UserID(name) else { throw Problem(.notFound, "'cursor' is none that a page gave") }
             return user
         }
@@ -84,7 +84,7 @@ struct RoomRoutes: Sendable {
     private func delete(_ request: Request, _ context: ControlContext) async throws -> Response {
         let caller = try await gate.caller(request, .rooms)
         let room = try context.parameter("id", RoomID.init)
-        let name = try request.query("sender") ?? Self.standardSender
+        let name = try request.queryName("sender") ?? Self.standardSender
         let sender = try checked("sender", name, UserID.init)
         switch try await server.delete(room, in: caller.tenant, as: sender) {
         case .done(let receipt):

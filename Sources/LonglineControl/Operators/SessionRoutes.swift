@@ -44,7 +44,7 @@ struct SessionRoutes: Sendable {
         // Without 'device' it is every session of the user.
         try request.requireQuery(only: ["tenant", "device", "code", "reason"])
         let user = try context.parameter("id", UserID.init)
-        let device = try request.query("device").map { name throws(Problem) in
+        let device = try request.queryName("device").map { name throws(Problem) in
             try checked("device", name, DeviceID.init)
         }
         let code = try request.query("code", in: OperatorClose.codes, standard: Int(CloseCode.normal.rawValue))
