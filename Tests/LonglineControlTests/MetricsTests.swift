@@ -28,6 +28,13 @@ import Testing
         #expect(lines.contains(#"wait_seconds_bucket{le="+Inf"} 1"#) && lines.contains("wait_seconds_count 1"))
     }
 
+    @Test("have no label that ends early, whatever its value is")
+    func labels() {
+        let labels = MetricName.labels([("a", "one\r\ntwo"), ("b", "\"\u{301}} 1"), ("c", "\\\u{301}")])
+        #expect(!labels.unicodeScalars.contains("\n"))
+        #expect(Array(labels.utf8) == Array("a=\"one\r\\ntwo\",b=\"\\\"\u{301}} 1\",c=\"\\\\\u{301}\"".utf8))
+    }
+
     @Test("are forgotten with their handler, and bounded")
     func bounded() {
         let metrics = PrometheusMetrics()

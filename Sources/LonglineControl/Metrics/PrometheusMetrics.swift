@@ -149,14 +149,16 @@ enum MetricName {
     /// `a="1",b="2"`, in the order of the names; nothing without labels.
     static func labels(_ dimensions: [(String, String)]) -> String {
         dimensions.map { name, value in
-            let escaped = value.map { character -> String in
-                switch character {
-                case "\\": "\\\\"
-                case "\"": "\\\""
-                case "\n": "\\n"
-                default: String(character)
+            var escaped = ""
+            // Not its characters: a line feed behind a carriage return is none by itself, nor is a quote with an accent.
+            for scalar in value.unicodeScalars {
+                switch scalar {
+                case "\\": escaped += "\\\\"
+                case "\"": escaped += "\\\""
+                case "\n": escaped += "\\n"
+                default: escaped.unicodeScalars.append(scalar)
                 }
-            }.joined()
+            }
             return "\(clean(name))=\"\(escaped)\""
         }.sorted().joined(separator: ",")
     }
