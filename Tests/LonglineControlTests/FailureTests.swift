@@ -324,7 +324,7 @@ import Testing
             #expect(both.status == 405 && both.headers[.allow] == "DELETE, GET, HEAD")
             for path in [
                 "/v1", "/v1/", "//", "/v1/tokens/", "/v1/users//sessions", "/v2/tokens", "*", "/%2e%2e",
-                "/metrics/../",
+                "/metrics/../", "x/", "x/openapi.yaml",
             ] {
                 #expect(try await service.ask(.get, path).status == 404, "\(path)")
             }

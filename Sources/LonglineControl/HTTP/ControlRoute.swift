@@ -37,6 +37,8 @@ struct RouteTable: Sendable {
     func route(
         _ method: HTTPRequest.Method, _ path: String, on listener: ControlListener
     ) throws(Problem) -> ControlRoute {
+        // Over HTTP/2 it may be anything; what stands before the first slash would count for nothing.
+        guard path.utf8.first == UInt8(ascii: "/") else { throw Problem(.notFound) }
         let asked = Self.split(path)
         var allowed: Set<String> = []
         for (route, segments) in zip(routes, segments) where segments.count == asked.count {
