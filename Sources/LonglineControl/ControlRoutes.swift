@@ -33,7 +33,10 @@ struct ControlRoutes {
             NodeRoutes(
                 server: server, gate: gate, nodes: nodes, database: configuration.database, reader: reader
             ).routes,
-            FigureRoutes(sampler: sampler, metrics: metrics, nodes: nodes, local: local, gate: gate).routes,
+            FigureRoutes(
+                sampler: sampler, metrics: metrics, nodes: nodes, local: local, gate: gate,
+                patience: configuration.limits.requestTimeout / 6
+            ).routes,
             DocumentRoutes().routes,
         ]
         table = RouteTable(groups.flatMap { $0 })

@@ -392,4 +392,33 @@ import Testing
             try store.close()
         }
     }
+
+    @Test("a loop that stands still makes the node full, and operators see it")
+    func stuckLoop() async throws {
+        try await withControl({
+            $0.sampleInterval = .milliseconds(20)
+            $0.limits.requestTimeout = .seconds(6)
+        }) { service in
+            func isFull() async throws -> Bool {
+                let figures = try await service.ask(.get, "/v1/statistics", from: "127.0.0.1").object()
+                let nodes = try #require(figures["nodes"] as? [[String: Any]])
+                return try #require(nodes.first?["full"] as? Bool)
+            }
+            func metrics() async throws -> [String: Double] {
+                let answer = try await service.ask(.get, "/metrics", from: "127.0.0.1")
+                #expect(answer.status == 200)
+                return PrometheusText(String(decoding: answer.body, as: UTF8.self)).samples
+            }
+            let held = DispatchSemaphore(value: 0)
+            defer { held.signal() }
+            let loop = try #require(try service.server.requireRuntime().loops.last)
+            loop.execute { _ in held.wait() }
+            #expect(try await metrics()["longline_node_draining"] == 0)
+            while try await !isFull() { try await Task.sleep(for: .milliseconds(5)) }
+            let samples = try await metrics()
+            #expect(samples["longline_node_full"] == 1 && samples["longline_loop_delay_seconds"] ?? 0 >= 1)
+            held.signal()
+            while try await isFull() { try await Task.sleep(for: .milliseconds(5)) }
+        }
+    }
 }

@@ -107,6 +107,7 @@ struct StatisticsMetrics {
         gauge("longline_node_draining", [], node.isDraining ? 1 : 0)
         gauge("longline_node_full", [], node.isFull ? 1 : 0)
         gauge("longline_node_utilization_ratio", [], node.utilization)
+        gauge("longline_loop_delay_seconds", [], node.load.loopDelay / .seconds(1))
     }
 
     private mutating func count(_ label: String, _ dimension: (String, String)?, _ now: UInt64) {

@@ -53,20 +53,32 @@ actor StatisticsSampler: Service {
     private let interval: Duration
     private var exporter: StatisticsMetrics
     /// The reading under way, for all who ask meanwhile.
-    private var reading: Task<Reading, any Error>?
+    private var reading: (task: Task<Reading, any Error>, since: ContinuousClock.Instant)?
     private var readings: UInt64 = 0
     private var lastExported: UInt64 = 0
     /// Of the last sample.
     private var last: Reading?
     private var delays = RecentDelays()
     private(set) var samples: [Sample] = []
-    private(set) var load = NodeLoad()
+    /// As of the last sample.
+    private var sampledLoad = NodeLoad()
 
     init(_ server: LonglineServer, log: EventLog, interval: Duration, metrics: PrometheusMetrics) {
         self.server = server
         self.log = log
         self.interval = interval
         exporter = StatisticsMetrics(metrics)
+    }
+
+    /// How busy the node is now: while an event loop answers nothing, no sample would tell.
+    var load: NodeLoad {
+        var present = sampledLoad
+        let waited = reading.map { ContinuousClock.now - $0.since } ?? .zero
+        // One stall does not count. This one lasts as long as those that do.
+        if waited >= max(interval * RecentDelays.majority, .seconds(1)) {
+            present.loopDelay = max(present.loopDelay, waited)
+        }
+        return present
     }
 
     /// What was taken behind the sample with a time; all, where that was at a time that the clock has not reached again since.
@@ -88,12 +100,17 @@ actor StatisticsSampler: Service {
     }
 
     /// Says through swift-metrics what the server counted so far. What is over time, load and samples, is left to the timer: its spans
-    /// are of some length.
-    /// - Throws: when the server does not run.
-    func export() async throws { export(try await read()) }
+    /// are of some length. Without a server that runs, and answers in time, there are the figures that there were.
+    /// - Parameter patience: how long to wait for it.
+    func export(within patience: Duration) async {
+        // Where one waited in vain the next one would: nobody more waits behind a loop that answers nothing.
+        if let reading, ContinuousClock.now - reading.since >= patience { return }
+        let task = Task { export(try await read()) }
+        _ = try? await task.value(within: patience)
+    }
 
     private func read() async throws -> Reading {
-        if let reading { return try await reading.value }
+        if let reading { return try await reading.task.value }
         readings += 1
         let task = Task { [server, log, number = readings] in
             var statistics = try await server.statistics()
@@ -101,7 +118,7 @@ actor StatisticsSampler: Service {
             return Reading(
                 number: number, at: .now, statistics: statistics, delays: try await server.loopDelays())
         }
-        reading = task
+        reading = (task, .now)
         defer { reading = nil }
         return try await task.value
     }
@@ -113,7 +130,7 @@ actor StatisticsSampler: Service {
         // Who shared an earlier reading may go on after who made a later one.
         guard now.number > lastExported else { return }
         lastExported = now.number
-        exporter.record(now.statistics, load: load)
+        exporter.record(now.statistics, load: sampledLoad)
     }
 
     /// Takes a sample now. One after the other: the timer's alone.
@@ -135,7 +152,7 @@ actor StatisticsSampler: Service {
         let handshakes = (rate(\.handshakesFull), rate(\.handshakesResumed), rate(\.handshakesEarly))
         let delay = now.delays.max() ?? .zero
         delays.add(delay)
-        load = NodeLoad(
+        sampledLoad = NodeLoad(
             connections: statistics.connections, handshakesPerSecond: handshakes.0 + handshakes.1 + handshakes.2,
             loopDelay: delays.lasting, memory: ProcessMemory.resident())
         export(now)
@@ -153,7 +170,7 @@ actor StatisticsSampler: Service {
                 latencyP99Above: latency.boundBelow(0.99), heartbeatP50: heartbeat.finiteQuantile(0.5),
                 heartbeatP90: heartbeat.finiteQuantile(0.9), heartbeatP50Above: heartbeat.boundBelow(0.5),
                 heartbeatP90Above: heartbeat.boundBelow(0.9), loopDelay: delay / .milliseconds(1),
-                memory: load.memory))
+                memory: sampledLoad.memory))
         if samples.count > Self.kept { samples.removeFirst(samples.count - Self.kept) }
     }
 }
@@ -162,6 +179,8 @@ actor StatisticsSampler: Service {
 struct RecentDelays {
     private var last: [Duration] = []
     private static let kept = 5
+    /// As many are no moment any more.
+    static let majority = (kept + 1) / 2
 
     mutating func add(_ delay: Duration) {
         last.append(delay)

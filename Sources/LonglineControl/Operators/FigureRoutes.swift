@@ -9,6 +9,8 @@ struct FigureRoutes: Sendable {
     /// This one, whatever others there are.
     let local: LocalNode
     let gate: APIKeyGate
+    /// How long figures may take to come from the server: less than Prometheus waits for an answer.
+    let patience: Duration
 
     var routes: [ControlRoute] {
         [
@@ -24,8 +26,7 @@ struct FigureRoutes: Sendable {
     }
 
     private func prometheus() async throws -> Response {
-        // Without a server there are the figures that there were.
-        try? await sampler.export()
+        await sampler.export(within: patience)
         if let node = await local.nodes().first { await sampler.export(node) }
         return Response(
             status: .ok, headers: [.contentType: "text/plain; version=0.0.4; charset=utf-8"],
