@@ -92,6 +92,29 @@ import Testing
         }
     }
 
+    @Test("a line about what was done says to whom")
+    func named() async throws {
+        try await withControl { service in
+            let key = try await service.appKey()
+            for (body, words) in [
+                (#"{"user":"ann"}"#, ["what=user", "user=ann"]),
+                (#"{"user":"ann","device":"phone"}"#, ["what=device", "user=ann", "device=phone"]),
+                (#"{"token_id":"tok-1"}"#, ["what=token", "token_id=tok-1"]),
+            ] {
+                let answer = try await service.ask(.post, "/v1/tokens/revoke", key: key, json: body)
+                let id = try #require(answer.headers[.requestID])
+                let line = try #require(
+                    service.log.lines.first { $0.hasPrefix("notice revoked ") && $0.contains("request=\(id)") })
+                let said = line.split(separator: " ").map(String.init)
+                #expect(Set(said).isSuperset(of: words + ["tenant=acme"]), "\(line)")
+            }
+            let path = "/v1/users/ann/sessions?tenant=acme&device=phone"
+            _ = try await service.ask(.delete, path, key: try await service.operatorKey())
+            #expect(
+                service.log.lines.contains { $0.hasPrefix("notice sessions ended ") && $0.contains("device=phone") })
+        }
+    }
+
     @Test("what is refused on purpose is no error, and what went wrong inside is one")
     func levels() {
         let busy = StoreError(.overloaded, message: "too much at once")

@@ -54,12 +54,12 @@ struct SessionRoutes: Sendable {
         }
         let close = Close(code: CloseCode(rawValue: UInt32(code)), reason: reason)
         let ended = try await server.disconnect(user: user, device: device, in: caller.tenant, close: close)
-        context.audit.notice(
-            "sessions ended",
-            metadata: [
-                "tenant": "\(caller.tenant)", "user": "\(user)", "code": "\(code)", "ended": "\(ended)",
-                "api_key": "\(caller.key.id)",
-            ])
+        var metadata: Logger.Metadata = [
+            "tenant": "\(caller.tenant)", "user": "\(user)", "code": "\(code)", "ended": "\(ended)",
+            "api_key": "\(caller.key.id)",
+        ]
+        if let device { metadata["device"] = "\(device)" }
+        context.audit.notice("sessions ended", metadata: metadata)
         return .json(Ended(ended: ended))
     }
 }

@@ -198,7 +198,7 @@ struct TokenRoutes: Sendable {
     private func revoke(_ request: Request, _ context: ControlContext) async throws -> Response {
         let caller = try await gate.caller(request, .revoke)
         let order = try await reader.json(Revocation.self, request).value
-        let what: String
+        let revoked: Logger.Metadata
         switch (order.tokenId, order.user, order.device) {
         case (let token?, nil, nil):
             guard (1...128).contains(token.utf8.count), token.utf8.allSatisfy({ (0x21...0x7E).contains($0) }) else {
@@ -215,24 +215,24 @@ struct TokenRoutes: Sendable {
                     .invalidRequest, "'expires_at' is in milliseconds since 1970, and \(until) looks like seconds")
             }
             try await server.revoke(token: token, in: caller.tenant, until: until)
-            what = "token"
+            revoked = ["what": "token", "token_id": "\(token)"]
         case (nil, .some, _) where order.expiresAt != nil:
             throw Problem(.invalidRequest, "'expires_at' belongs to 'token_id'")
         case (nil, let user?, nil):
             try await server.revoke(user: try checked("user", user, UserID.init), in: caller.tenant)
-            what = "user"
+            revoked = ["what": "user", "user": "\(user)"]
         case (nil, let user?, let device?):
             try await server.revoke(
                 device: DeviceKey(
                     tenant: caller.tenant, user: try checked("user", user, UserID.init),
                     device: try checked("device", device, DeviceID.init)))
-            what = "device"
+            revoked = ["what": "device", "user": "\(user)", "device": "\(device)"]
         default:
             throw Problem(
                 .invalidRequest, "either 'token_id', or 'user', or 'user' and 'device' say what is to be revoked")
         }
-        context.audit.notice(
-            "revoked", metadata: ["what": "\(what)", "tenant": "\(caller.tenant)", "api_key": "\(caller.key.id)"])
+        let caused: Logger.Metadata = ["tenant": "\(caller.tenant)", "api_key": "\(caller.key.id)"]
+        context.audit.notice("revoked", metadata: revoked.merging(caused) { $1 })
         return .noContent
     }
 
