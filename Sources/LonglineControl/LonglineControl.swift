@@ -104,7 +104,7 @@ public final class LonglineControl: Service {
     }
 
     /// Has answers to clients and app servers say by `Alt-Svc` where the same routes answer over HTTP/3, if that is not the port of
-    /// the first of ``AccessSettings/accessPoints``, or of the server itself.
+    /// the first of ``AccessSettings/accessPoints`` over QUIC, or of the server itself.
     /// - Parameter port: the UDP port; nil: nowhere.
     public func announceHTTP3(onPort port: Int?) { alternative.set(port) }
 
