@@ -6,7 +6,8 @@ public import NIOCore
 
 /// What callers of the control layer may take.
 public struct ControlLimits: Sendable {
-    /// Connections of one listener at a time; more wait in the backlog.
+    /// Connections of one listener at a time; more wait in the backlog. From seven eighths on, who comes takes the place of the
+    /// connection for which nothing has been done for longest.
     public var connections = 4_096
     /// Requests that a client may have open at a time on one connection over HTTP/3.
     public var openRequests = 100

@@ -226,4 +226,79 @@ import Testing
         #expect(!channel.isActive)
         socket.waiting.last?.succeed()
     }
+
+    // MARK: Places
+
+    /// Connections of a listener, each with its guard.
+    private func connect(_ count: Int, to connections: OpenConnections) throws -> [(EmbeddedChannel, ConnectionGuard)] {
+        try (0..<count).map { _ in
+            let channel = EmbeddedChannel()
+            let id = ObjectIdentifier(channel)
+            let guarded = ConnectionGuard(ConnectionGuard.Timeouts(ControlLimits())) { isWorking in
+                connections.changed(id, isWorking: isWorking)
+            }
+            try channel.pipeline.syncOperations.addHandler(guarded)
+            try channel.connect(to: SocketAddress(ipAddress: "127.0.0.1", port: 1)).wait()
+            connections.add(channel)
+            guarded.handshakeCompleted()
+            return (channel, guarded)
+        }
+    }
+
+    @Test("where few places are left, who comes takes that of for whom nothing has been done for longest")
+    func crowd() throws {
+        let connections = OpenConnections(limit: 8)
+        let first = try connect(7, to: connections)
+        first[0].1.workBegan()
+        first[1].1.workBegan()
+        first[1].1.workEnded()
+        func up() -> [Int] {
+            for (channel, _) in first { channel.embeddedEventLoop.run() }
+            return first.indices.filter { first[$0].0.isActive }
+        }
+        #expect(up() == Array(0..<7))
+        // The first has a request, and the second had one later than the third came.
+        var later = try connect(1, to: connections)
+        #expect(up() == [0, 1, 3, 4, 5, 6])
+        // A request that comes before the connection is told to end is answered.
+        later += try connect(1, to: connections)
+        first[3].1.workBegan()
+        #expect(up() == [0, 1, 3, 4, 5, 6])
+        first[3].1.workEnded()
+        later += try connect(3, to: connections)
+        #expect(up() == [0, 1, 3])
+        later += try connect(1, to: connections)
+        #expect(up() == [0, 3])
+        later += try connect(1, to: connections)
+        later[0].0.embeddedEventLoop.run()
+        #expect(up() == [0, 3] && !later[0].0.isActive && later[1].0.isActive)
+        first[0].1.workEnded()
+        connections.endAll()
+        #expect(up() == [])
+    }
+
+    @Test("clients that take no answer keep nobody waiting")
+    func crowdOfClosedWindows() async throws {
+        try await withControl({
+            $0.limits.connections = 8
+            $0.limits.idleTimeout = .seconds(3_600)
+            $0.limits.closeTimeout = .milliseconds(200)
+        }) { service in
+            var held: [RawConnection] = []
+            for _ in 0..<8 {
+                let connection = try await RawConnection(service, "h2")
+                try await Client.closedWindow.begin(connection)
+                // HEADERS of the first stream, without its end.
+                #expect(await connection.receives("\u{1}\u{4}\u{0}\u{0}\u{0}\u{1}"))
+                held.append(connection)
+            }
+            for _ in 0..<4 {
+                let late = try await RawConnection(service, "http/1.1")
+                try await late.send("GET /.well-known/jwks.json HTTP/1.1\r\nHost: x\r\n\r\n")
+                #expect(await late.receives("HTTP/1.1 200"))
+                held.append(late)
+            }
+            for connection in held.prefix(4) { _ = await connection.end() }
+        }
+    }
 }

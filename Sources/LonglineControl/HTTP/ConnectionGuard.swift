@@ -42,12 +42,19 @@ final class ConnectionGuard: ChannelDuplexHandler {
     static let part = 64 * 1024
 
     private let timeouts: Timeouts
+    private let changed: (_ isWorking: Bool) -> Void
+    /// Requests that are worked on: those that came, but for answers that wait for the client.
+    private var work = 0
     private var phase = Phase.handshaking(since: .distantFuture)
     private let writes = PendingWrites()
     private var timer = DeadlineTimer()
     private var context: ChannelHandlerContext?
 
-    init(_ timeouts: Timeouts) { self.timeouts = timeouts }
+    /// - Parameter changed: told when it is up, when a request is worked on, and when none is any more.
+    init(_ timeouts: Timeouts, changed: @escaping (_ isWorking: Bool) -> Void = { _ in }) {
+        self.timeouts = timeouts
+        self.changed = changed
+    }
 
     func handlerAdded(context: ChannelHandlerContext) {
         self.context = context
@@ -83,6 +90,7 @@ final class ConnectionGuard: ChannelDuplexHandler {
     func handshakeCompleted() {
         guard let context, case .handshaking = phase else { return }
         phase = .quiet(since: context.eventLoop.now)
+        changed(false)
         watch()
     }
 
@@ -104,6 +112,21 @@ final class ConnectionGuard: ChannelDuplexHandler {
 
     /// Closes the socket at once.
     func end() { context?.close(mode: .all, promise: nil) }
+
+    /// A request is worked on.
+    func workBegan() {
+        work += 1
+        if work == 1 { changed(true) }
+    }
+
+    /// Its answer was made, whether its client takes that or not, or is not wanted any more.
+    func workEnded() {
+        work -= 1
+        if work == 0 { changed(false) }
+    }
+
+    /// Closes the socket, unless a request is worked on.
+    func endIfIdle() { if work == 0 { end() } }
 
     private var deadline: NIODeadline? {
         let ofPhase: NIODeadline? =

@@ -15,7 +15,9 @@ struct GuardedChannel<Base: ServerChildChannel>: ServerChildChannel {
     let headerBytes: Int
 
     func setup(channel: any Channel, logger: Logger) -> EventLoopFuture<Base.Value> {
-        do { try channel.pipeline.syncOperations.addHandler(ConnectionGuard(timeouts)) } catch {
+        let (connections, id) = (self.connections, ObjectIdentifier(channel))
+        let guarded = ConnectionGuard(timeouts) { connections.changed(id, isWorking: $0) }
+        do { try channel.pipeline.syncOperations.addHandler(guarded) } catch {
             return channel.eventLoop.makeFailedFuture(error)
         }
         connections.add(channel)
@@ -32,38 +34,83 @@ struct GuardedChannel<Base: ServerChildChannel>: ServerChildChannel {
 }
 
 /// The connections of a listener.
+///
+/// Who connects and then says nothing, or takes no answer, has a place for as long as `idleTimeout`. Once few places are left, each who
+/// comes takes that of the connection for which nothing has been done for longest, handshakes among them: idle ones keep nobody waiting.
 final class OpenConnections: Sendable {
-    private struct State {
-        var channels: [ObjectIdentifier: any Channel] = [:]
-        var isOver = false
+    private struct Connection {
+        let channel: any Channel
+        /// The turn at which it was left without a request that is worked on; nil: it has one, or is being ended.
+        var idleSince: UInt64?
     }
 
+    private struct State {
+        var connections: [ObjectIdentifier: Connection] = [:]
+        /// Counts how often one was left without a request.
+        var turn: UInt64 = 0
+        var isOver = false
+
+        mutating func nextTurn() -> UInt64 {
+            turn += 1
+            return turn
+        }
+
+        /// Looks at each: so it is only where few places are left.
+        mutating func takeLongestIdle() -> (any Channel)? {
+            var longest: (id: ObjectIdentifier, since: UInt64)?
+            for (id, connection) in connections {
+                guard let since = connection.idleSince, since < longest?.since ?? .max else { continue }
+                longest = (id, since)
+            }
+            guard let longest else { return nil }
+            connections[longest.id]?.idleSince = nil
+            return connections[longest.id]?.channel
+        }
+    }
+
+    /// From so many on, who comes takes the place of one without a request.
+    private let crowd: Int
     private let state = Mutex(State())
+
+    /// - Parameter limit: how many there may be. Of fewer than eight none is ended for another.
+    init(limit: Int) { crowd = limit < 8 ? .max : limit - limit / 8 }
 
     /// A connection that was accepted, which has its guard. Closed at once where the listener has ended.
     func add(_ channel: any Channel) {
         let id = ObjectIdentifier(channel)
-        let isLate = state.withLock { state in
-            state.channels[id] = channel
-            return state.isOver
+        let (isLate, idle) = state.withLock { state in
+            let idle = state.connections.count >= crowd ? state.takeLongestIdle() : nil
+            let turn = state.nextTurn()
+            state.connections[id] = Connection(channel: channel, idleSince: turn)
+            return (state.isOver, idle)
         }
-        channel.closeFuture.whenComplete { _ in self.state.withLock { $0.channels[id] = nil } }
-        if isLate { Self.end(channel) }
+        channel.closeFuture.whenComplete { _ in self.state.withLock { $0.connections[id] = nil } }
+        if let idle { Self.guarded(idle) { $0.endIfIdle() } }
+        if isLate { Self.guarded(channel) { $0.end() } }
+    }
+
+    /// A connection has a request that is worked on, or has none any more.
+    func changed(_ id: ObjectIdentifier, isWorking: Bool) {
+        state.withLock { state in
+            let since: UInt64? = isWorking ? nil : state.nextTurn()
+            state.connections[id]?.idleSince = since
+        }
     }
 
     /// Closes all, and each that is still to come.
     func endAll() {
         let channels = state.withLock { state in
             state.isOver = true
-            return Array(state.channels.values)
+            return state.connections.values.map(\.channel)
         }
-        for channel in channels { Self.end(channel) }
+        for channel in channels { Self.guarded(channel) { $0.end() } }
     }
 
-    private static func end(_ channel: any Channel) {
+    private static func guarded(_ channel: any Channel, _ work: @escaping @Sendable (ConnectionGuard) -> Void) {
         channel.eventLoop.execute {
             // One without a guard is closed already.
-            try? channel.pipeline.syncOperations.handler(type: ConnectionGuard.self).end()
+            guard let guarded = try? channel.pipeline.syncOperations.handler(type: ConnectionGuard.self) else { return }
+            work(guarded)
         }
     }
 }

@@ -50,7 +50,7 @@ final class HTTPSListener: Service {
     func run() async throws {
         defer { ready.finish() }
         do {
-            let connections = OpenConnections()
+            let connections = OpenConnections(limit: limits.connections)
             let server = try server(connections)
             try await withThrowingTaskGroup { group in
                 group.addTask { try await server.run() }

@@ -16,8 +16,12 @@ final class RequestWatch: ChannelDuplexHandler, RemovableChannelHandler {
 
     private let timeout: TimeAmount
     private var guarded: ConnectionGuard?
-    /// Requests that are not answered.
+    /// Requests whose answer has not left.
     private var open = 0
+    /// Those of them, the oldest ones, whose answer was begun.
+    private var begun = 0
+    /// Whether the oldest is worked on. What comes behind an answer that is not taken waits for that.
+    private var isWorking = false
     private let writes = PendingWrites()
     private var timer = DeadlineTimer()
     private var context: ChannelHandlerContext?
@@ -49,6 +53,7 @@ final class RequestWatch: ChannelDuplexHandler, RemovableChannelHandler {
         if case .head = unwrapInboundIn(data) {
             open += 1
             guarded?.requestBegan()
+            noteWork()
         }
         context.fireChannelRead(data)
     }
@@ -65,6 +70,10 @@ final class RequestWatch: ChannelDuplexHandler, RemovableChannelHandler {
             last.futureResult.assumeIsolated().whenComplete { _ in self.ended() }
             context.write(wrapOutboundOut(.end(trailers)), promise: last)
         case .head(let head):
+            if head.status.kind != .informational {
+                begun += 1
+                noteWork()
+            }
             context.write(wrapOutboundOut(.head(head)), promise: last)
         }
     }
@@ -77,7 +86,16 @@ final class RequestWatch: ChannelDuplexHandler, RemovableChannelHandler {
     private func ended() {
         guard open > 0 else { return }
         open -= 1
+        begun = max(begun - 1, 0)
         guarded?.requestEnded()
+        noteWork()
+    }
+
+    private func noteWork() {
+        let isWorking = open > 0 && begun == 0
+        guard isWorking != self.isWorking else { return }
+        self.isWorking = isWorking
+        if isWorking { guarded?.workBegan() } else { guarded?.workEnded() }
     }
 
     private func watch() {
