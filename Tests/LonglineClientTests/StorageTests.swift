@@ -116,6 +116,18 @@ struct StorageTests {
         #expect(throws: ClientError.self) { try SQLiteClientStorage(path: "/proc/none/client.sqlite") }
     }
 
+    @Test("a folder in the file's place is told by name, and who may look into it stays as it was")
+    func folderInItsPlace() throws {
+        let directory = try TemporaryFolder()
+        let path = directory.file("home")
+        try FileManager.default.createDirectory(
+            atPath: path, withIntermediateDirectories: false, attributes: [.posixPermissions: 0o755])
+        let error = #expect(throws: ClientError.self) { try SQLiteClientStorage(path: path) }
+        #expect(error?.code == .storage)
+        #expect(error?.message.contains("\(path) is there, and is no file") == true)
+        #expect(try FileManager.default.attributesOfItem(atPath: path)[.posixPermissions] as? Int == 0o755)
+    }
+
     @Test("a write that failed goes under what came since, without its inserts")
     func restored() throws {
         let channel = ChannelID.room(try RoomID("a"))

@@ -188,6 +188,12 @@ public final class SQLiteClientStorage: ClientStorage {
         try creation.withLock { _ in
             var status = stat()
             if stat(path, &status) == 0 {
+                // A folder that nobody may look into any more would be lost to its owner, as a home folder is.
+                guard status.st_mode & S_IFMT == S_IFREG else {
+                    throw ClientError(
+                        .storage, message: "\(path) is there, and is no file",
+                        advice: "name a file in a folder of the app's own")
+                }
                 // One that is there isn't opened: closing it would give up the locks that this process's SQLite has on it.
                 if status.st_mode & 0o077 != 0 { chmod(path, 0o600) }
                 return
