@@ -30,8 +30,13 @@ public struct ServerDirectory: Sendable {
     public let path: String
 
     /// Uses a folder, which is made with mode 0700 when it does not exist.
-    /// - Throws: ``ServerError/Code/storeUnavailable``.
+    /// - Throws: ``ServerError/Code/storeUnavailable``, also for an empty path.
     public init(_ path: String) throws(ServerError) {
+        // What lies in it is called by its path and a slash: of an empty one, that is the root of all files.
+        guard !path.isEmpty else {
+            throw ServerError(
+                .storeUnavailable, message: "the data folder has no name", advice: "name one, as . for this folder")
+        }
         self.path = path
         try Self.make(path)
         if try Self.make(path + "/store") { FolderOwner.takes(folder: path + "/store", in: path) }
@@ -62,6 +67,7 @@ public struct ServerDirectory: Sendable {
 
     /// Why there is no server's folder to be seen, as an error of the system; 0: there is.
     private static func failure(at path: String) -> Int32 {
+        guard !path.isEmpty else { return ENOENT }
         var status = stat()
         guard stat(path + "/store", &status) == 0 else { return errno }
         return status.st_mode & S_IFMT == S_IFDIR ? 0 : ENOTDIR

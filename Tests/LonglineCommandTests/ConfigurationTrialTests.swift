@@ -117,6 +117,13 @@ struct ConfigurationTrialTests {
         return ServerInvocation(arguments: ["--config", path], environment: [:]).evaluate()
     }
 
+    @Test("A data folder without a name, as of a variable that is not set, is a problem")
+    func namelessFolder() {
+        let outcome = ServerInvocation(arguments: ["--data", ""], environment: [:]).evaluate()
+        #expect(outcome.command == nil)
+        #expect(outcome.problems == [SettingProblem(.option("--data"), key: "data", "the value is empty.")])
+    }
+
     @Test("Each problem has file, line and key", arguments: wrong)
     func refused(wrong: Wrong) throws {
         let folder = try files()

@@ -228,6 +228,17 @@ import Testing
         }
     }
 
+    /// A variable that is not set, say: the folder would be the root of all files.
+    @Test func aFolderWithoutANameIsNone() {
+        let uncontrolled = #expect(throws: ServerError.self) { try ServerControl(folder: "") }
+        #expect(uncontrolled?.code == .invalidConfiguration)
+        #expect(!ServerDirectory.exists(at: ""))
+        let unknown = #expect(throws: ServerError.self) { try ServerDirectory(existing: "") }
+        #expect(unknown?.code == .storeUnavailable)
+        let unmade = #expect(throws: ServerError.self) { try ServerDirectory("") }
+        #expect(unmade?.code == .storeUnavailable)
+    }
+
     /// Who rotates a key that was stolen must not be told that no server trusts it.
     @Test func aServerThatDoesNotAnswerIsNotTakenForNone() async throws {
         try await withTemporaryDirectory { folder in

@@ -17,8 +17,12 @@ public struct ServerControl: Sendable {
     public init(path: String) { self.path = path }
 
     /// Control of the server that runs on a data folder. The folder is not made when it does not exist.
-    /// - Throws: ``ServerError/Code/invalidConfiguration`` where the folder's path is too long for a socket's.
+    /// - Throws: ``ServerError/Code/invalidConfiguration`` where the folder's path is empty, or too long for a socket's.
     public init(folder: String) throws(ServerError) {
+        guard !folder.isEmpty else {
+            throw ServerError(
+                .invalidConfiguration, message: "the data folder has no name", advice: "name one, as . for this folder")
+        }
         guard let path = Self.socketPath(ofFolder: folder) else {
             throw ServerError(
                 .invalidConfiguration, message: "\(folder) is too long a path for a control socket",

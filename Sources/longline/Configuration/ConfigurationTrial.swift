@@ -36,6 +36,7 @@ struct ConfigurationTrial {
     private mutating func dataFolder() {
         let path = command.data
         attempt("data") {
+            guard !path.isEmpty else { throw ValidationError("the value is empty.") }
             var isFolder: ObjCBool = false
             guard FileManager.default.fileExists(atPath: path, isDirectory: &isFolder), !isFolder.boolValue else {
                 return
