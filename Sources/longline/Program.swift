@@ -14,6 +14,7 @@ enum Program {
     private static let badConfiguration: Int32 = 78
 
     static func main() async {
+        StandardDescriptors.occupy()
         // Whoever read the output or the log may go: that ends a write, not a server with it.
         signal(SIGPIPE, SIG_IGN)
         var arguments = Array(CommandLine.arguments.dropFirst())

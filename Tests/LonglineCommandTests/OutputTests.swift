@@ -91,6 +91,25 @@ struct OutputTests {
         #expect(said.status == SIGPIPE && said.output.isEmpty, "\(said.output)")
     }
 
+    /// What asks for a server has sockets of its own, of which one would be standard output.
+    @Test("What is printed goes into no other file of the process where standard output is closed")
+    func closed() throws {
+        let folder = try TemporaryFolder()
+        let process = Process()
+        process.executableURL = URL(filePath: "/bin/sh")
+        process.arguments = [
+            "-c", "exec \"$0\" \"$@\" >&-", try HelperProgram.url("longline").path, "token", "--data",
+            folder.file("data"), "--user", "ann", "--device", "phone",
+        ]
+        let pipe = Pipe()
+        process.standardError = pipe
+        try process.run()
+        let said = String(decoding: pipe.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
+        process.waitUntilExit()
+        #expect(process.terminationStatus == 1)
+        #expect(said.contains("standard output can't be written: Bad file descriptor"), "\(said)")
+    }
+
     @Test("Words of others begin no line, move no cursor and turn no text around")
     func printable() {
         let text = "a\u{7}b\nc\u{85}d\u{2028}e\u{2029}f\u{202E}g\u{2066}h\u{200F}i"
