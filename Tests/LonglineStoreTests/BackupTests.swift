@@ -89,6 +89,24 @@ import Testing
         try await store.close()
     }
 
+    @Test("a backup whose disk can't be written blames the copy and not the store, and leaves no file")
+    func aBackupThatCanNotBeWrittenBlamesTheCopy() async throws {
+        let folder = try TemporaryFolder()
+        let place = try TemporaryFolder()
+        let copy = place.file("backup.db")
+        // What a quota and a limit on the size of files lead to, with the words of a connection that did not fail.
+        let faults = StoreFaults(duringBackup: {
+            throw DatabaseError(resultCode: .SQLITE_IOERR_WRITE, message: "not an error")
+        })
+        let store = try open(folder.path, faults: faults)
+        try await store.enter(request(id: 1))
+        let error = await #expect(throws: StoreError.self) { try await store.backup(to: copy) }
+        #expect(error?.code == .unavailable)
+        #expect(error?.message == "\(copy) can't be written: SQLite 778 (disk I/O error)")
+        #expect(try FileManager.default.contentsOfDirectory(atPath: place.path) == [])
+        try await store.close()
+    }
+
     @Test("a backup has its name when it is complete, and what was left of one that was killed is replaced")
     func aBackupHasItsNameWhenItIsComplete() async throws {
         let folder = try TemporaryFolder()

@@ -33,9 +33,8 @@ enum SQLiteBackup {
         } catch {
             // Another backup's is its own affair.
             if self.inode(partial) == inode { remove(partial) }
-            guard let error = error as? DatabaseError, error.resultCode == .SQLITE_FULL else { throw error }
-            throw StoreError(
-                .storageFull, message: "\(path): \(error.message ?? "no space left")", advice: advice(ENOSPC))
+            if let error = error as? DatabaseError, let ofCopy = failure(of: error, path) { throw ofCopy }
+            throw error
         }
     }
 
@@ -64,6 +63,23 @@ enum SQLiteBackup {
             try db.execute(sql: "PRAGMA synchronous = FULL")
             try db.execute(sql: "UPDATE store SET identity = ''")
         }
+    }
+
+    /// What SQLite says that can only be about the copy: the store is read, and never written.
+    private static func failure(of error: DatabaseError, _ path: String) -> StoreError? {
+        let code = error.extendedResultCode
+        if error.resultCode == .SQLITE_FULL {
+            return StoreError(
+                .storageFull, message: "\(path): \(error.message ?? "no space left")", advice: advice(ENOSPC))
+        }
+        // The disk's fault, or a quota or a limit on the size of files, for which SQLite has no code of its own.
+        let writing: [ResultCode] = [
+            .SQLITE_IOERR_WRITE, .SQLITE_IOERR_FSYNC, .SQLITE_IOERR_DIR_FSYNC, .SQLITE_IOERR_TRUNCATE,
+        ]
+        guard writing.contains(code) else { return nil }
+        return StoreError(
+            .unavailable, message: "\(path) can't be written: SQLite \(code)",
+            advice: "check the disk that the copy goes to, and what limits this user's files")
     }
 
     // MARK: Files
