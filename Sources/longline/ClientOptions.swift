@@ -65,7 +65,9 @@ struct ClientOptions: ParsableArguments {
 
     @Option(
         name: .long,
-        help: "A file that keeps the outbox, the cursors and the tickets. Without one they are lost at the end.")
+        help: """
+            A file that keeps the outbox, the cursors and the tickets of one user's device. Without one they are lost at the end.
+            """)
     var state: String?
 
     @Option(name: .long, help: "How much to log to standard error: trace, debug, info, warning, error.")
@@ -103,6 +105,8 @@ struct ClientOptions: ParsableArguments {
             control: control.map { ControlService(url: $0, serverName: serverName) },
             accessPoints: fixed.compactMap { AccessPoint($0) }, trust: try trust(), storage: storage,
             tokenProvider: try tokenProvider())
+        // A ticket that the file has from another user would do as well, and no token be asked for.
+        configuration.user = try givenToken().flatMap { TokenSubject.read(from: $0) }
         configuration.controlKeys = try keySet()
         // A file or a command may have another token next time; what was given as it stands never changes.
         configuration.stopsOnRefusedToken = tokenFile == nil && tokenCommand == nil
@@ -134,20 +138,26 @@ struct ClientOptions: ParsableArguments {
     }
 
     private func tokenProvider() throws -> LonglineClient.TokenProvider {
-        if let token = token.map(Self.trimmed) { return { token } }
-        if let tokenFile {
-            _ = try Self.text(ofFile: tokenFile, named: "token")
-            return { Self.trimmed(try Self.text(ofFile: tokenFile, named: "token")) }
-        }
         if let tokenCommand {
             let command = TokenCommand(tokenCommand)
             return { try await command.token() }
         }
+        guard let given = try givenToken() else {
+            throw ValidationError(
+                "A token is missing. Make one with 'longline token', then give it with --token-file, --token-command, "
+                    + "--token or LONGLINE_TOKEN.")
+        }
+        guard let tokenFile else { return { given } }
+        return { Self.trimmed(try Self.text(ofFile: tokenFile, named: "token")) }
+    }
+
+    /// The token as it is now; nil: there is none yet, as a command prints it for each login.
+    private func givenToken() throws -> String? {
+        if let token { return Self.trimmed(token) }
+        if let tokenFile { return Self.trimmed(try Self.text(ofFile: tokenFile, named: "token")) }
+        guard tokenCommand == nil else { return nil }
         let variable = ProcessInfo.processInfo.environment["LONGLINE_TOKEN"].map(Self.trimmed)
-        if let variable, !variable.isEmpty { return { variable } }
-        throw ValidationError(
-            "A token is missing. Make one with 'longline token', then give it with --token-file, --token-command, "
-                + "--token or LONGLINE_TOKEN.")
+        return variable?.isEmpty == false ? variable : nil
     }
 
     /// Wherever a token comes from, it may end with a line.

@@ -29,6 +29,26 @@ struct ClientCommandTests {
         }
     }
 
+    @Test("What one user's state file holds lets nobody else send in that user's name")
+    func otherUsersState() async throws {
+        let folder = try TemporaryFolder()
+        try await withServer(folder) { place in
+            let state = ["--state", folder.file("state.sqlite")]
+            let send = ["send", "--to", "user/carol", "--timeout", "10"] + state + place
+            let ann = try await ToolProcess.run(send + (try await token(folder, "ann", "phone")) + ["ann's"])
+            #expect(ann.status == 0, "\(ann.output)")
+            let bob = try await token(folder, "bob", "phone")
+            try folder.write("bob.token", bob[1])
+            for given in [bob, ["--token-file", folder.file("bob.token")]] {
+                let said = try await ToolProcess.run(send + given + ["bob's"])
+                #expect(said.status == 1 && said.output.contains("what is stored is ann's"), "\(said.output)")
+            }
+            let past = try await ToolProcess.run(
+                ["history", "user/carol"] + place + (try await token(folder, "carol", "phone")))
+            #expect(past.status == 0 && past.output == "ann: ann's", "\(past.output)")
+        }
+    }
+
     @Test("A message that the service refuses for as long as the command waits is said to be refused, with the code")
     func refusedMessage() async throws {
         let folder = try TemporaryFolder()

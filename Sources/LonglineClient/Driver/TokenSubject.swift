@@ -1,16 +1,17 @@
 import Foundation
 import LonglineKeys
-import LonglineWire
+package import LonglineWire
 
 /// Reads the user out of a signed token (JWT, RFC 7519) without verifying it.
 ///
 /// It only names this device's own inbox; the service verifies the token and refuses what doesn't belong to it.
-enum TokenSubject {
+package enum TokenSubject {
     private struct Claims: Decodable {
         var sub: String
     }
 
-    static func read(from token: String) -> UserID? {
+    /// The user that a token names; nil where it can't be read.
+    package static func read(from token: String) -> UserID? {
         guard let claims = UnverifiedToken.read(Claims.self, from: token) else { return nil }
         return try? UserID(claims.sub)
     }
