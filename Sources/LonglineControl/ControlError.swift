@@ -1,3 +1,5 @@
+import QUICTransport
+
 /// What the control layer could not do.
 public struct ControlError: Error, Sendable, CustomStringConvertible {
     /// The kinds of failure.
@@ -37,7 +39,7 @@ public struct ControlError: Error, Sendable, CustomStringConvertible {
 
     public var description: String {
         var text = message
-        if let cause { text += ": \(cause)" }
+        if let cause { text += ": \(SystemError.words(cause))" }
         if !advice.isEmpty { text += " (\(advice))" }
         return text
     }

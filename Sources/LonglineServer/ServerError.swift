@@ -1,3 +1,5 @@
+import QUICTransport
+
 /// What the server could not do.
 public struct ServerError: Error, Sendable, CustomStringConvertible {
     /// The kinds of failure.
@@ -39,7 +41,7 @@ public struct ServerError: Error, Sendable, CustomStringConvertible {
 
     public var description: String {
         var text = message
-        if let cause { text += ": \(cause)" }
+        if let cause { text += ": \(SystemError.words(cause))" }
         if !advice.isEmpty { text += " (\(advice))" }
         return text
     }

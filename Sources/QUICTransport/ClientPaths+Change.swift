@@ -45,7 +45,7 @@ extension ClientPaths {
                 self.goBack()
                 promise?.fail(
                     QUICTransportError(
-                        .pathChangeFailed, "no socket could be bound to \(local)", cause: "\(error)",
+                        .pathChangeFailed, "no socket could be bound to \(local)", cause: SystemError.words(error),
                         advice: "Migrate to an address that this machine has."))
                 self.race?.endIfImpossible()
             }

@@ -156,7 +156,7 @@ public final class QUICServer: Sendable {
                 // An interface that goes away while a wildcard is expanded is no reason to fail.
                 guard fromWildcard else {
                     throw QUICTransportError(
-                        .bindFailed, "\(address) could not be bound", cause: "\(error)",
+                        .bindFailed, "\(address) could not be bound", cause: SystemError.words(error),
                         advice: "Check that the address exists here and that nothing else uses the port.")
                 }
                 logger.warning("an address is left out", metadata: ["address": "\(address)", "error": "\(error)"])

@@ -120,7 +120,7 @@ extension QUICError {
             self.init(.unreachable, error.message, cause: error.cause, advice: error.advice)
         default:
             self.init(
-                .unreachable, "no socket could be opened", cause: "\(error)",
+                .unreachable, "no socket could be opened", cause: SystemError.words(error),
                 advice: "Check the local address and the limit of open files.")
         }
     }

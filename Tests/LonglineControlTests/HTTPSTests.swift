@@ -119,6 +119,7 @@ import Testing
             let second = try LonglineControl(server: service.server, configuration: configuration)
             let error = await #expect(throws: ControlError.self) { try await second.run() }
             #expect(error?.code == .addressUnavailable)
+            #expect(error?.description.contains(": Address already in use (choose") == true)
             await #expect(throws: ControlError.self) { _ = try await second.localAddresses(.service) }
         }
     }

@@ -223,6 +223,7 @@ import Testing
                 try await control.revoke(user: try UserID("ann"), in: try TenantID("acme"))
             }
             #expect(error?.code == .notRunning)
+            #expect(error?.description.contains("control.sock: No such file or directory (start it") == true)
             #expect(!FileManager.default.fileExists(atPath: nowhere))
             #expect(throws: ServerError.self) { try ServerControl(folder: String(repeating: "x", count: 100)) }
         }

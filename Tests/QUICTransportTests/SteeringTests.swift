@@ -74,6 +74,7 @@ struct SteeringTests {
                     addresses: [loopback(port: listener.port)], configuration: serverConfiguration(), group: group)
             }
             #expect(error?.code == .bindFailed)
+            #expect(error?.cause == "Address already in use")
             try await group.shutdownGracefully()
         }
     }
