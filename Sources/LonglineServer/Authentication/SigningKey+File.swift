@@ -21,6 +21,11 @@ extension SigningKey {
     /// Reads the key at a path; nil: there is no file.
     static func load(at path: String) throws(AuthenticationError) -> SigningKey? {
         guard let bytes = try PrivateFile.read(path, limit: 16 * 1024) else { return nil }
-        return try SigningKey(pem: String(decoding: bytes, as: UTF8.self))
+        do throws(AuthenticationError) { return try SigningKey(pem: String(decoding: bytes, as: UTF8.self)) } catch {
+            // What is made anew here is of no use to whoever has tokens of the key before.
+            throw AuthenticationError(
+                .keyUnusable, "\(path) holds \(error.message)",
+                advice: "put a backup of it back, or move it away: a new key is made, and what this one signed is void")
+        }
     }
 }

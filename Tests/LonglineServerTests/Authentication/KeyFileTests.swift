@@ -50,7 +50,9 @@ import Testing
             let path = directory + "/key"
             try Data("no key".utf8).write(to: URL(fileURLWithPath: path))
             try FileManager.default.setAttributes([.posixPermissions: 0o600], ofItemAtPath: path)
-            #expect(try await authenticationFailure { _ = try SigningKey.loadOrCreate(at: path) } == .keyUnusable)
+            let error = #expect(throws: AuthenticationError.self) { try SigningKey.loadOrCreate(at: path) }
+            #expect(error?.code == .keyUnusable)
+            #expect(error?.message == "\(path) holds no Ed25519 or P-256 private key in PEM form")
             #expect(
                 try await authenticationFailure { _ = try ResumeTicketKeys.loadOrCreate(at: path, now: now) }
                     == .keyUnusable)
