@@ -225,7 +225,7 @@ struct ServerCommand: AsyncParsableCommand {
 
     /// What says that clients can connect, and how.
     private func announcement(_ server: LonglineServer, _ identity: ServerDirectory.DevelopmentIdentity?) -> String {
-        let place = reachable(server.addresses.first, hasCertificate: identity == nil)
+        let place = ShellWord.quoted("\(reachable(server.addresses.first, hasCertificate: identity == nil))")
         // Without a pin the certificate's name has to fit, which a numeric address hardly does.
         let trust =
             identity.map { " --pin \($0.pinText)" }
@@ -237,7 +237,7 @@ struct ServerCommand: AsyncParsableCommand {
         text += """
 
             Talk to it:
-              longline token --data \(data) --user alice --device phone > alice.token
+              longline token --data \(ShellWord.quoted(data)) --user alice --device phone > alice.token
               longline chat --server \(place)\(trust) --token-file alice.token --to user/bob
 
             """

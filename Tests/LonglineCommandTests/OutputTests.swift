@@ -110,6 +110,22 @@ struct OutputTests {
         #expect(said.contains("standard output can't be written: Bad file descriptor"), "\(said)")
     }
 
+    @Test("What people are told to type is one word to a shell, whatever the folder is called")
+    func shellWords() throws {
+        for text in ["longline-data", "/var/lib/longline", "127.0.0.1:4433"] { #expect(ShellWord.quoted(text) == text) }
+        for text in ["my data", "[::1]:4433", "it's", "a$b", "~", "*", "", "Größe", "a\nb"] {
+            let process = Process()
+            process.executableURL = URL(filePath: "/bin/sh")
+            process.arguments = ["-c", "printf '<%s>' \(ShellWord.quoted(text))"]
+            let pipe = Pipe()
+            process.standardOutput = pipe
+            try process.run()
+            let said = String(decoding: pipe.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
+            process.waitUntilExit()
+            #expect(said == "<\(text)>")
+        }
+    }
+
     @Test("Words of others begin no line, move no cursor and turn no text around")
     func printable() {
         let text = "a\u{7}b\nc\u{85}d\u{2028}e\u{2029}f\u{202E}g\u{2066}h\u{200F}i"
