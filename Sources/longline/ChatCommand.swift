@@ -172,17 +172,23 @@ private struct Conversation {
             let argument = words.count > 1 ? words[1].trimmingCharacters(in: .whitespaces) : ""
             switch words.first {
             case "quit", "exit": return false
-            case "to": talk(to: try .user(argument))
-            case "room": talk(to: try .room(argument))
-            case "all": talk(to: try .all(argument))
+            case "to":
+                let user = try named("/to", argument, UserID.init)
+                talk(to: .user(user))
+            case "room":
+                let room = try named("/room", argument, RoomID.init)
+                talk(to: .room(room))
+            case "all":
+                let broadcast = try named("/all", argument, BroadcastID.init)
+                talk(to: .all(broadcast))
             case "join":
-                let room = try RoomID(argument)
+                let room = try named("/join", argument, RoomID.init)
                 // Without a connection the answer may take long, and typing goes on. A script's next line would be refused.
                 let joined = request("joined #\(room)") { client in _ = try await client.join(room) }
                 if isScript { await joined.value }
                 talk(to: .room(room))
             case "leave":
-                let room = try RoomID(argument)
+                let room = try Name.parse("/leave", argument, RoomID.init)
                 request("left #\(room)") { client in _ = try await client.leave(room) }
                 if destination == .room(room) { destination = nil }
             case "members":
@@ -210,6 +216,16 @@ private struct Conversation {
             Terminal.error(error)
         }
         return true
+    }
+
+    /// Whom to talk to from now on. Where that is no name nobody is talked to: what comes next is not meant for who was before.
+    private mutating func named<ID>(
+        _ command: String, _ name: String, _ make: (String) throws -> ID
+    ) throws -> ID {
+        do { return try Name.parse(command, name, make) } catch {
+            destination = nil
+            throw error
+        }
     }
 
     /// The room that is talked to.

@@ -51,6 +51,22 @@ struct ChatCommandTests {
         }
     }
 
+    @Test(
+        "Lines behind a name that is none go to nobody, least of all to who was talked to before",
+        arguments: [
+            "/to bob!", "/room two words", "/all", "/join #tea",
+        ])
+    func misspelt(command: String) async throws {
+        let folder = try TemporaryFolder()
+        try await withServer(folder) { place in
+            let chat = try await ToolProcess.run(
+                ["chat", "--to", "carol"] + place + (try await token(folder, "ann", "phone")),
+                standardInput: try input(folder, ["for carol", command, "for bob alone"]))
+            #expect(chat.status == 1 && chat.output.contains("has to be 1 to 64 of"), "\(chat.output)")
+            #expect(try await texts("user/carol", place + (try await token(folder, "carol", "phone"))) == ["for carol"])
+        }
+    }
+
     @Test("A token command reads nothing of what is piped to the chat")
     func tokenCommand() async throws {
         let folder = try TemporaryFolder()
