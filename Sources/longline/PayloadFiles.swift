@@ -6,6 +6,12 @@ import LonglineServer
 import LonglineWire
 import NIOCore
 
+#if canImport(Musl)
+    import Musl
+#elseif canImport(Glibc)
+    import Glibc
+#endif
+
 /// Payloads that come from files, and go into files.
 enum PayloadFiles {
     /// Reads a message's payload.
@@ -13,24 +19,36 @@ enum PayloadFiles {
     /// - Throws: ``ValidationError`` when it can't be read, or holds more than a message may.
     static func read(_ path: String) throws -> ByteBuffer {
         let name = path == "-" ? "Standard input" : path
-        do {
-            let file = path == "-" ? FileHandle.standardInput : try FileHandle(forReadingFrom: URL(filePath: path))
-            var payload = ByteBuffer()
+        let descriptor = path == "-" ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC)
+        guard descriptor >= 0 else { throw unreadable(name, errno) }
+        defer { if descriptor != STDIN_FILENO { close(descriptor) } }
+        var payload = ByteBuffer()
+        var chunk = [UInt8](repeating: 0, count: 1 << 20)
+        while payload.readableBytes <= FrameLimits.maximumWholePayload {
+            let (count, code) = chunk.withUnsafeMutableBytes { buffer in
+                // errno is read before anything else can change it.
+                let count = getBytes(descriptor, buffer)
+                return (count, count < 0 ? errno : 0)
+            }
+            if code == EINTR { continue }
+            guard count >= 0 else { throw unreadable(name, code) }
             // A pipe gives what is there; only nothing is its end.
-            while payload.readableBytes <= FrameLimits.maximumWholePayload,
-                let data = try file.read(upToCount: 1 << 20), !data.isEmpty
-            {
-                payload.writeBytes(data)
-            }
-            guard payload.readableBytes <= FrameLimits.maximumWholePayload else {
-                throw ValidationError("\(name) holds more than \(FrameLimits.maximumWholePayload) bytes.")
-            }
-            return payload
-        } catch let error as ValidationError {
-            throw error
-        } catch {
-            throw ValidationError("\(name) can't be read: \(error.localizedDescription)")
+            guard count > 0 else { return payload }
+            payload.writeBytes(chunk[..<count])
         }
+        throw ValidationError("\(name) holds more than \(FrameLimits.maximumWholePayload) bytes.")
+    }
+
+    private static func unreadable(_ name: String, _ code: Int32) -> ValidationError {
+        ValidationError("\(name) can't be read: \(String(cString: strerror(code))).")
+    }
+
+    private static func getBytes(_ descriptor: Int32, _ buffer: UnsafeMutableRawBufferPointer) -> Int {
+        #if canImport(Musl)
+            Musl.read(descriptor, buffer.baseAddress, buffer.count)
+        #else
+            Glibc.read(descriptor, buffer.baseAddress, buffer.count)
+        #endif
     }
 
     /// Makes the directory that payloads are written into, for this user alone, unless it is there.

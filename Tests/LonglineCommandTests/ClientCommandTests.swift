@@ -49,6 +49,26 @@ struct ClientCommandTests {
         }
     }
 
+    @Test("A payload's file that can't be read is named with the reason, and one that can be arrives whole")
+    func payloadFile() async throws {
+        let folder = try TemporaryFolder()
+        try await withServer(folder) { place in
+            let ann = place + (try await token(folder, "ann", "phone"))
+            let send = ["send", "--to", "user/ann"] + ann
+            for (path, says) in [
+                (folder.file("absent"), "No such file or directory"), (folder.path, "Is a directory"),
+            ] {
+                let said = try await ToolProcess.run(send + ["--file", path])
+                #expect(said.status == 64 && said.output.contains("\(path) can't be read: \(says)"), "\(said.output)")
+            }
+            let file = try folder.write("whole", String(repeating: "0123456789", count: 50_000))
+            let sent = try await ToolProcess.run(send + ["--file", file])
+            #expect(sent.status == 0, "\(sent.output)")
+            let past = try await ToolProcess.run(["history", "user/ann", "--json"] + ann)
+            #expect(past.status == 0 && past.output.contains("\"bytes\":500000"), "\(past.output.suffix(300))")
+        }
+    }
+
     @Test("A message that the service refuses for as long as the command waits is said to be refused, with the code")
     func refusedMessage() async throws {
         let folder = try TemporaryFolder()
