@@ -98,4 +98,34 @@ extension ConversationConformanceTests {
             #expect(items.map(\.unread) == [1, 0])
         }
     }
+
+    @Test("who blocks takes back what it had sent, without a word", arguments: StoreKind.allCases)
+    func whoBlocksTakesBackWhatItHadSent(_ kind: StoreKind) async throws {
+        let clock = TestClock()
+        try await withStore(kind, clock: clock) { store async throws in
+            let sent = try await store.append(request("bob", recipient: "alice", id: 1, "secret"))
+            let record = try #require(sent.published).position
+            clock.advance(10)
+            try await store.enter(request("carol", recipient: "alice", id: 1, "other"))
+            clock.advance(10)
+            _ = try await store.set(.block(true), of: direct("alice"), for: user("bob"), in: tenant)
+            func remark(_ kind: PublishKind) async throws -> AppendOutcome {
+                var made = request("bob", recipient: "alice", id: 2, "a reason")
+                made.publish.kind = kind
+                return try await store.append(made)
+            }
+            for kind in [PublishKind.message, .edit(record), .react(record)] {
+                #expect(try await remark(kind).refused?.code == .blocked)
+            }
+            #expect(try await remark(.retract(record)).copy != nil)
+            #expect(try await store.all(inbox("bob")).map(\.text) == ["<retracted>", "retracted"])
+            let log = try await store.all(inbox("alice"))
+            #expect(log.map(\.text) == ["<retracted>", "other", "retracted"])
+            let last = log.compactMap(\.entry).last
+            #expect(last?.target == sent.copy?.position.offset && last?.payload.readableBytes == 0)
+            let items = try await list(store, "alice").items
+            #expect(items.map(\.conversation) == [direct("carol"), direct("bob")])
+            #expect(items.map(\.unread) == [1, 0])
+        }
+    }
 }

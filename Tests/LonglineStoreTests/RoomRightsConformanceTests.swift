@@ -125,6 +125,37 @@ import Testing
     }
 
     @Test(
+        "a member takes back what it wrote where only owners publish by now, and does nothing else",
+        arguments: StoreKind.allCases)
+    func membersTakeBackWhereOnlyOwnersPublish(_ kind: StoreKind) async throws {
+        try await withStore(kind) { store async throws in
+            for device in [alice, bob] { try await store.join(hall, by: device, create: true) }
+            let owners = try await store.enter(request("alice", to: .room(hall), id: 1, "rules")).position
+            let members = try await store.enter(request("bob", to: .room(hall), id: 1, "secret")).position
+            _ = try await store.act(hall, .setPublishing(.owners), by: alice)
+            func publish(_ kind: PublishKind) async throws -> AppendOutcome {
+                var made = request("bob", to: .room(hall), id: 2, after: 1, "x")
+                made.publish.kind = kind
+                return try await store.append(made)
+            }
+            for kind in [PublishKind.message, .edit(members), .react(owners)] {
+                #expect(try await publish(kind).refused?.code == .forbidden)
+            }
+            #expect(try await publish(.retract(owners)).refused?.code == .invalidTarget)
+            #expect(try await publish(.retract(members)).isEntered)
+            let texts = try await store.all(ChannelKey(tenant: tenant, channel: .room(hall))).map(\.text)
+            #expect(texts.contains("<retracted>") && !texts.contains("secret"))
+            // Who is no member any more takes nothing back.
+            let other = try await store.enter(request("alice", to: .room(hall), id: 2)).position
+            _ = try await store.leave(hall, by: bob)
+            #expect(try await publish(.retract(other)).published != nil, "what was entered is acknowledged")
+            var late = request("bob", to: .room(hall), id: 3, "x")
+            late.publish.kind = .retract(other)
+            #expect(try await store.append(late).refused?.code == .unknownChannel)
+        }
+    }
+
+    @Test(
         "a join and a page of members tell the settings, the own role and the place that they are of",
         arguments: StoreKind.allCases)
     func settingsAreToldWithTheirPlace(_ kind: StoreKind) async throws {

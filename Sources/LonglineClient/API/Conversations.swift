@@ -112,7 +112,7 @@ extension LonglineClient {
 
     /// Blocks a user: what they send does not arrive any more, and they are not told; they get no receipts either, and
     /// neither sees the other's presence or gets the other's signals, but in rooms. What is there stays, unless they take it back.
-    /// This user can't send to them before ``unblock(_:)``.
+    /// This user can't send to them before ``unblock(_:)``, but take back what was sent.
     /// - Returns: the settings as they are now.
     /// - Throws: as ``mute(_:for:)``.
     @discardableResult

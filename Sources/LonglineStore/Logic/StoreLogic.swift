@@ -179,7 +179,9 @@ struct StoreLogic<Tables: StoreTables> {
 
         // Looked up once for the block and the entry: each look costs a publish something.
         let conversation = try conversation(with: publish.recipient, of: channel)
-        if let conversation, conversation.blocked != 0, !request.isModeration { return refused(.blocked) }
+        let isBlocking = conversation.map { $0.blocked != 0 } ?? false
+        // What was said before the block may be taken back in spite of it.
+        if isBlocking, !request.isModeration, publish.kind.entryKind != .retracted { return refused(.blocked) }
         // By the clock, and not by the channel's time, which may be ahead of it.
         let draft = Self.draft(request, naming: named, time: now)
         let entry = try enter(draft, in: &channel, now: now)
@@ -188,7 +190,8 @@ struct StoreLogic<Tables: StoreTables> {
         let position = Position(epoch: channel.epoch, offset: entry.offset)
         let published = Published(id: publish.id, position: position, time: entry.time)
         try remember(LedgerAnswer(tag: publish.tag, published: published), &head, producer, channel)
-        let copy = try copyToRecipient(entry, origin: position, request: request, named: named, now: now)
+        let copy = try copyToRecipient(
+            entry, origin: position, request: request, named: named, isBlocking: isBlocking, now: now)
         return .entered(published, previous: entry.previous, expiry: entry.expiry, copy: copy)
     }
 
@@ -205,11 +208,14 @@ struct StoreLogic<Tables: StoreTables> {
 
     /// The recipient's copy of a direct message, keyed by the sender's record; none for a note to self, and for what is
     /// said of a message that the recipient never got, or only in an inbox that is gone.
+    /// - Parameter isBlocking: the sender blocks the recipient.
     private mutating func copyToRecipient(
-        _ record: Entry, origin: Position, request: AppendRequest, named: Entry?, now: UInt64
+        _ record: Entry, origin: Position, request: AppendRequest, named: Entry?, isBlocking: Bool, now: UInt64
     ) throws -> InboxCopy? {
         guard let recipient = record.recipient, recipient != record.sender else { return nil }
-        if let copy = try enterCopy(of: record, for: recipient, origin, request, named, now) { return copy }
+        if let copy = try enterCopy(of: record, for: recipient, origin, request, named, isBlocking, now) {
+            return copy
+        }
         // Once the recipient's log is trimmed nothing else tells.
         if record.kind == .message { try tables.withholdCopy(of: record.offset) }
         // The copy's place in the sequence is used up, or who is blocked could tell by the next one's offset.
@@ -219,7 +225,7 @@ struct StoreLogic<Tables: StoreTables> {
 
     private mutating func enterCopy(
         of record: Entry, for recipient: UserID, _ origin: Position, _ request: AppendRequest, _ named: Entry?,
-        _ now: UInt64
+        _ isBlocking: Bool, _ now: UInt64
     ) throws -> InboxCopy? {
         let key = ChannelKey(tenant: request.device.tenant, channel: .user(recipient))
         guard var inbox = try channel(key) else { return nil }
@@ -235,11 +241,12 @@ struct StoreLogic<Tables: StoreTables> {
             copy.target = target
         }
         // A reason would be a word that arrives.
-        if isBlocked { copy.payload = ByteBuffer() }
+        let isOutOfTouch = isBlocked || isBlocking && !request.isModeration
+        if isOutOfTouch { copy.payload = ByteBuffer() }
         copy = try enter(copy, in: &inbox, now: now)
         precondition(copy.offset == record.offset + 1, "a copy is drawn right after its record")
         // Nor does it bring the conversation to the front of the list.
-        if !isBlocked { try note(copy, in: conversation) }
+        if !isOutOfTouch { try note(copy, in: conversation) }
         if let target = copy.target, copy.kind == .retracted { try erase(target, from: &inbox) }
         return InboxCopy(channel: key.channel, position: Position(epoch: inbox.epoch, offset: copy.offset))
     }
@@ -261,6 +268,8 @@ struct StoreLogic<Tables: StoreTables> {
         case .room where request.isService: return nil
         case .room:
             guard let stay = try StoreRules.stay(of: user, in: channel, tables) else { return .unknownChannel }
+            // Whoever wrote something may take it back, whatever the room has become.
+            guard request.publish.kind.entryKind != .retracted else { return nil }
             return channel.publishing == .owners && stay.role != .owner ? .forbidden : nil
         // Who may is the credential's affair, and was looked at.
         case .all: return nil

@@ -212,7 +212,8 @@ final class SimulatedStore {
         if published.time != max(wall.milliseconds, truth.logs[request.channel]?.entries.last?.time ?? 0) {
             violation("\(request.channel) at \(published.position): its time is \(published.time)")
         }
-        if !request.isService, !truth.mayPublish(user, in: request.channel) {
+        let takesBack = publish.kind.entryKind == .retracted
+        if !request.isService, !truth.mayPublish(user, in: request.channel, takingBack: takesBack) {
             violation("\(request.channel) at \(published.position): \(user) may not publish")
         }
         if truth.partlyErased.contains(user) {
@@ -222,7 +223,7 @@ final class SimulatedStore {
         if let refusal = truth.refusal(of: publish, by: user, in: request.channel, at: wall.milliseconds) {
             violation("\(request.channel) at \(published.position): \(publish.kind) may not be entered (\(refusal))")
         }
-        if isBlocking(user, publish.recipient) {
+        if !takesBack, isBlocking(user, publish.recipient) {
             violation("\(request.channel) at \(published.position): \(user) blocks the recipient")
         }
         var entry = Entry(
@@ -244,7 +245,7 @@ final class SimulatedStore {
             violation("\(request.channel) at \(published.position): no copy for \(recipient)")
             return [request.channel]
         }
-        if truth.isBlocked(user, by: recipient) {
+        if truth.isBlocked(user, by: recipient) || isBlocking(user, recipient) {
             truth.withholdNumber(of: entry)
             entry.payload = ByteBuffer()
         }

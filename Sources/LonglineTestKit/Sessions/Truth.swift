@@ -176,11 +176,11 @@ public struct Truth {
 
     // MARK: Rooms
 
-    /// Who may publish into a channel.
-    func mayPublish(_ user: UserID, in channel: ChannelID) -> Bool {
+    /// Who may publish into a channel. To take a message back any member may, whatever the settings are by then.
+    func mayPublish(_ user: UserID, in channel: ChannelID, takingBack: Bool = false) -> Bool {
         if case .all = channel { return true }
         guard isMember(user, of: channel) else { return false }
-        guard let room = rooms[channel], room.publishing == .owners else { return true }
+        guard !takingBack, let room = rooms[channel], room.publishing == .owners else { return true }
         return room.owners.contains(user)
     }
 
