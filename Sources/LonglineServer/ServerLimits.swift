@@ -143,7 +143,8 @@ public struct ServerLimits: Sendable {
     public var presenceRequestsPerSecond = 5.0
     /// Requests for presence of one user at once.
     public var presenceRequestBurst = 60
-    /// A user whose last connection was lost shows as before for so long: who comes back meanwhile was never away.
+    /// A user whose last connection, or last one in the foreground, was lost shows as before for so long: who comes back meanwhile
+    /// was never away.
     public var presenceGrace: TimeAmount = .seconds(10)
     /// At most one change of a user's presence is told in so long; then what is so by then.
     public var presenceInterval: TimeAmount = .seconds(5)

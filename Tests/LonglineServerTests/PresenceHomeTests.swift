@@ -85,11 +85,12 @@ private struct Scene {
     @Test func severalDevicesAreOneUser() {
         var scene = Scene(interval: .milliseconds(1))
         scene.watch()
-        for (link, state) in [(1, PresenceState.away), (2, .online), (3, .away), (2, nil), (3, .online), (1, nil)] {
+        for (link, state) in [(1, PresenceState.away), (2, .online), (3, .away), (2, .away), (3, .online), (1, nil)] {
             scene.report(UInt64(link), state)
             scene.pass(.seconds(1))
         }
         #expect(scene.states == [.offline, .away, .online, .away, .online])
+        scene.report(2, nil)
         scene.report(3, nil)
         scene.pass(.seconds(60))
         #expect(scene.states.last == .offline && scene.states.count == 6)
@@ -113,6 +114,57 @@ private struct Scene {
         scene.pass(.milliseconds(1))
         #expect(scene.states == [.online, .offline])
         #expect(scene.told.last?.update.lastSeen == scene.time - 10_000)
+    }
+
+    /// A phone comes and goes, and a computer with nobody before it stays.
+    @Test func whoComesBackToTheForegroundWithinTheGraceWasNeverAway() {
+        var scene = Scene()
+        scene.report(1, .away)
+        scene.report(2, .online)
+        scene.watch()
+        for link in UInt64(3)..<300 {
+            scene.pass(.seconds(2))
+            scene.report(link - 1, nil)
+            scene.pass(.seconds(9))
+            scene.report(link, .online)
+        }
+        #expect(scene.states == [.online])
+        scene.report(299, nil)
+        let left = scene.time
+        scene.pass(.milliseconds(9_999))
+        #expect(scene.states == [.online])
+        scene.pass(.milliseconds(1))
+        #expect(scene.told.last?.update == PresenceUpdate(user: ann.user, state: .away, lastSeen: left))
+        // Who says that it is in the background is, and so is who comes back that way.
+        scene.report(300, .online)
+        scene.pass(.seconds(20))
+        scene.report(300, .away)
+        #expect(scene.states == [.online, .away, .online, .away])
+        scene.pass(.seconds(60))
+        scene.report(300, .online)
+        scene.pass(.seconds(60))
+        scene.report(300, nil)
+        scene.report(301, .away)
+        #expect(scene.states.suffix(2) == [.online, .away])
+    }
+
+    /// The last connection of all counts, however short a time after the last one in the foreground it is lost.
+    @Test func whoIsLostDeviceByDeviceLingersFromTheLast() {
+        var scene = Scene()
+        scene.report(1, .away)
+        scene.report(2, .online)
+        scene.watch()
+        scene.pass(.seconds(60))
+        scene.report(2, nil)
+        scene.pass(.seconds(8))
+        scene.report(1, nil)
+        scene.pass(.milliseconds(9_999))
+        #expect(scene.states == [.online])
+        scene.pass(.milliseconds(1))
+        #expect(scene.states == [.online, .offline])
+        scene.home.unwatch(ann, loop: 0, now: scene.now)
+        scene.pass(.seconds(60))
+        #expect(scene.home.count == 0 && scene.home.nextDeadline == nil)
     }
 
     @Test func whoFlapsForLongerThanTheGraceIsTold() {

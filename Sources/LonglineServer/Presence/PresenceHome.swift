@@ -5,7 +5,8 @@ import NIOCore
 
 /// How fast presence changes show.
 struct PresenceTiming: Sendable {
-    /// So long after the last connection was lost a user still shows as before: who comes back meanwhile was never away.
+    /// So long after the last connection, or the last one in the foreground, was lost a user still shows as before: who comes
+    /// back meanwhile was never away.
     var grace: TimeAmount
     /// At most one change of a user is told in so long; then what is so by then.
     var interval: TimeAmount
@@ -16,13 +17,13 @@ struct PresenceTiming: Sendable {
 ///
 /// Of one user:
 /// ```
-///               a link in the foreground                     links in the background only
+///               a link in the foreground              its app says that it is in the background
 ///   offline ----------------------------------> online <------------------------------------> away
 ///      ^                                           |                                            |
-///      |                                           '---------------- last link gone ------------+
-///      |  grace over                                                                            v
+///      |                                           '--- last link, or last in the foreground, gone
+///      |  grace over: offline, or away where links in the background are left                   v
 ///      '------------------------------------------------------------------- lingering (shown as before)
-///                                            a link of any device: online or away <----'
+///                                     what a link of any device says: online or away <----'
 /// ```
 /// What watchers are told follows that at most once an interval:
 /// ```
@@ -55,7 +56,15 @@ struct PresenceHome {
         var quietUntil: NIODeadline?
 
         var isInForeground: Bool { links.values.contains(.online) }
+        /// The state by what the links say; nil without any.
+        private var present: PresenceState? { links.values.max { $0.rawValue < $1.rawValue } }
         var isOver: Bool { links.isEmpty && loops.isEmpty && graceUntil == nil }
+
+        /// Shows what is so from now on.
+        mutating func endGrace() {
+            graceUntil = nil
+            held = present ?? held
+        }
 
         /// What others may see now.
         func update(_ user: UserID) -> PresenceUpdate {
@@ -112,19 +121,18 @@ struct PresenceHome {
     ///   - time: the wall clock, in milliseconds since 1970.
     mutating func report(_ user: UserKey, link: UInt64, state: PresenceState?, time: UInt64, now: NIODeadline) {
         var entry = entries.removeValue(forKey: user) ?? Entry()
-        let was = entry.isInForeground
+        let (was, had) = (entry.isInForeground, entry.links.count)
         entry.links[link] = state
         let isNow = entry.isInForeground
         // Noted when it begins, too: a crash leaves that.
         if was != isNow { seen[user] = time }
         if was, !isNow { entry.lastSeen = max(entry.lastSeen, time) }
-        if let highest = entry.links.values.max(by: { $0.rawValue < $1.rawValue }) {
-            entry.held = highest
-            entry.graceUntil = nil
-        } else if state == nil, entry.graceUntil == nil {
+        if state == nil, !isNow, was || had > 0 && entry.links.isEmpty {
             let until = now + timing.grace
             entry.graceUntil = until
             graces.append(Deadline(at: until, user: user))
+        } else if state != nil || entry.graceUntil == nil {
+            entry.endGrace()
         }
         keep(user, entry, now: now)
     }
@@ -141,7 +149,7 @@ struct PresenceHome {
         change(user, now: now) { entry in
             entry.lastSeen = 0
             entry.visibility = .everything
-            entry.graceUntil = nil
+            entry.endGrace()
         }
     }
 
@@ -174,7 +182,7 @@ struct PresenceHome {
         while let first = graces.first, first.at <= now {
             graces.removeFirst()
             guard entries[first.user]?.graceUntil == first.at else { continue }
-            change(first.user, now: now) { $0.graceUntil = nil }
+            change(first.user, now: now) { $0.endGrace() }
         }
         while let first = quiets.first, first.at <= now {
             quiets.removeFirst()
