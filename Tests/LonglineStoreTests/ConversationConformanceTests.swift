@@ -134,6 +134,38 @@ import Testing
         }
     }
 
+    @Test("what expired is unread no more, as far as the inbox is looked at", arguments: StoreKind.allCases)
+    func whatExpiredIsNotUnread(_ kind: StoreKind) async throws {
+        let clock = TestClock()
+        var limits = StoreLimits()
+        limits.unreadEntries = 8
+        try await withStore(kind, limits: limits, clock: clock) { store async throws in
+            var received: [Position] = []
+            for (id, life) in [(1, 0), (2, 10), (3, 0), (4, 20)] as [(PublishID, UInt64)] {
+                let outcome = try await store.append(request(recipient: "bob", id: id, timeToLive: life))
+                received.append(try #require(outcome.copy).position)
+                try await store.enter(request("carol", recipient: "bob", id: id))
+            }
+            func unread(after milliseconds: UInt64) async throws -> UInt64 {
+                try await item(store, "bob", direct("alice"), now: clock.now + milliseconds).unread
+            }
+            for (time, expected) in [(9, 4), (10, 3), (20, 2)] as [(UInt64, UInt64)] {
+                #expect(try await unread(after: time) == expected, "\(time) ms later")
+            }
+            #expect(try await item(store, "bob", direct("carol"), now: clock.now + 20).unread == 4)
+            // What was there and can't be seen any more leaves no badge when all that can be is read.
+            try await read(store, "bob", direct("alice"), received[2])
+            #expect(try await unread(after: 19) == 1)
+            #expect(try await unread(after: 20) == 0)
+            // Behind more of others' messages than are looked at it counts as before.
+            for id in 5...12 as ClosedRange<PublishID> {
+                try await store.enter(request("carol", recipient: "bob", id: id))
+            }
+            try await store.enter(request(recipient: "bob", id: 5))
+            #expect(try await unread(after: 20) == 2)
+        }
+    }
+
     @Test("a room's unread messages are counted from the join on, up to a limit", arguments: StoreKind.allCases)
     func aRoomsUnreadMessagesAreCounted(_ kind: StoreKind) async throws {
         let clock = TestClock()

@@ -23,7 +23,7 @@ extension StoreRules {
         var budget = UnreadBudget(limits, least: 256)
         let items = try page.map { listed in
             switch listed {
-            case .direct(let conversation): try item(conversation, of: user, inbox, tables)
+            case .direct(let conversation): try item(conversation, of: user, inbox, limits, now: now, tables)
             case .room(let room, let stint): try item(room, stint, of: user, inbox, &budget, now: now, tables)
             }
         }
@@ -42,12 +42,35 @@ extension StoreRules {
         }
     }
 
+    /// Entries of an inbox that are looked at to leave out what expired unread in one direct conversation.
+    private static var expiryLook: Int { 256 }
+
+    /// What is unread in a direct conversation. What is kept counts what expired meanwhile as well: nothing happens when a message's
+    /// time is over.
+    private static func unread(
+        _ conversation: ConversationRecord, _ inbox: ChannelRecord, _ limits: StoreLimits, now: UInt64,
+        _ tables: some StoreTables
+    ) throws -> Int {
+        let looking = min(expiryLook, max(1, limits.unreadEntries))
+        // Of more, these few can't be all.
+        guard case .user(let peer) = conversation.name, (1...looking).contains(conversation.unread) else {
+            return conversation.unread
+        }
+        let counted = try tables.countUnread(
+            in: inbox, above: conversation.read, through: conversation.incoming, by: .only(peer),
+            limit: conversation.unread, looking: looking, now: now)
+        let isWhole = counted.looked < looking || counted.last >= conversation.incoming
+        return isWhole ? counted.count : conversation.unread
+    }
+
     private static func item(
-        _ conversation: ConversationRecord, of user: UserID, _ inbox: ChannelRecord, _ tables: some StoreTables
+        _ conversation: ConversationRecord, of user: UserID, _ inbox: ChannelRecord, _ limits: StoreLimits,
+        now: UInt64, _ tables: some StoreTables
     ) throws -> ConversationItem {
+        let unread = try unread(conversation, inbox, limits, now: now, tables)
         var item = ConversationItem(
             conversation: conversation.name, last: Position(epoch: inbox.epoch, offset: conversation.last),
-            time: conversation.time, unread: UInt64(min(conversation.unread, FrameLimits.maximumUnread)),
+            time: conversation.time, unread: UInt64(min(unread, FrameLimits.maximumUnread)),
             settings: conversation.settings, read: conversation.read, peerDelivered: 0, peerRead: 0)
         guard case .user(let peer) = conversation.name, peer != user,
             let others = try tables.channel(ChannelKey(tenant: inbox.key.tenant, channel: conversation.name))
