@@ -56,10 +56,13 @@ public struct InboxCopy: Hashable, Sendable {
     public var channel: ChannelID
     /// Where the copy stands there.
     public var position: Position
+    /// The entry that it names there, where it names one.
+    public var target: Offset?
 
     /// An inbox copy.
-    public init(channel: ChannelID, position: Position) {
+    public init(channel: ChannelID, position: Position, target: Offset? = nil) {
         self.channel = channel
         self.position = position
+        self.target = target
     }
 }

@@ -22,6 +22,8 @@ struct HeldNotifications {
 
     let limit: Int
     private var users: [UserKey: OfUser] = [:]
+    /// Who has news of a room.
+    private var rooms: [ChannelKey: Set<UserID>] = [:]
     private var shares = NotificationShares()
     private var lastOrder: UInt64 = 0
     private(set) var count = 0
@@ -46,8 +48,21 @@ struct HeldNotifications {
         lastOrder += 1
         users[user, default: OfUser()].items[news.key.conversation] = Item(notification: news, order: lastOrder)
         users[user]?.direct.insert(news)
+        if case .room = news.key.conversation { rooms[news.key.conversationKey, default: []].insert(news.key.user) }
         shares.add(news.key, from: news.sender, order: lastOrder)
         count += 1
+    }
+
+    /// Who has news of a room.
+    func users(of room: ChannelKey) -> Set<UserID> { rooms[room] ?? [] }
+
+    /// Takes out the news of a conversation if a message is the last of them.
+    mutating func take(_ key: PendingNotification.Key, endingAt position: Position) -> PendingNotification? {
+        guard let news = users[UserKey(key)]?.items[key.conversation]?.notification, news.position == position else {
+            return nil
+        }
+        remove(UserKey(key), key.conversation)
+        return news
     }
 
     /// One of the user's devices has a channel's entries up to here.
@@ -75,16 +90,27 @@ struct HeldNotifications {
     mutating func take(_ user: UserKey) -> [PendingNotification] {
         let items = users.removeValue(forKey: user)?.items ?? [:]
         count -= items.count
-        for item in items.values { shares.remove(order: item.order) }
+        for item in items.values {
+            shares.remove(order: item.order)
+            leaveRoom(item.notification.key)
+        }
         return items.values.sorted { $0.order < $1.order }.map(\.notification)
     }
 
     private mutating func remove(_ user: UserKey, _ conversation: ChannelID) {
         guard let item = users[user]?.items.removeValue(forKey: conversation) else { return }
         users[user]?.direct.remove(item.notification)
+        leaveRoom(item.notification.key)
         count -= 1
         shares.remove(order: item.order)
         if users[user]?.items.isEmpty == true { users[user] = nil }
+    }
+
+    private mutating func leaveRoom(_ key: PendingNotification.Key) {
+        guard case .room = key.conversation else { return }
+        let room = key.conversationKey
+        rooms[room]?.remove(key.user)
+        if rooms[room]?.isEmpty == true { rooms[room] = nil }
     }
 
     private mutating func makeRoom() {
@@ -92,4 +118,9 @@ struct HeldNotifications {
         dropped += 1
         remove(UserKey(key), key.conversation)
     }
+}
+
+extension PendingNotification.Key {
+    /// The conversation, among those of all tenants.
+    var conversationKey: ChannelKey { ChannelKey(tenant: tenant, channel: conversation) }
 }

@@ -33,6 +33,16 @@ extension PendingNotification {
         return others
     }
 
+    /// To be told in the place of what was told, the last of which was taken back: the others; nil when there are none.
+    /// - Parameter now: by ``WebhookClock/steady``.
+    func others(at now: UInt64) -> PendingNotification? {
+        guard position.offset > 0, var others = withoutLast else { return nil }
+        // They lie before it, and are told under another place: it is another request.
+        others.position.offset -= 1
+        (others.failures, others.since, others.notBefore) = (0, now, now)
+        return others
+    }
+
     /// Whether it says that what was told before is done with: there is nothing new in it.
     var isCancel: Bool { count == 0 }
 

@@ -56,6 +56,7 @@ extension WebhookDispatcher {
 
         private mutating func noteTold(_ taken: WebhookQueue.Taken, _ settings: WebhookSettings, now: UInt64) {
             let (wasRead, wasForgotten) = (queue.wasRead(taken), queue.wasForgotten(taken))
+            let wasRetracted = queue.wasRetracted(taken)
             queue.told(taken)
             guard !taken.notification.isCancel else {
                 statistics.cancelsSent += 1
@@ -68,6 +69,25 @@ extension WebhookDispatcher {
             var news = taken.notification
             news.payload = nil
             told.put(news)
+            // What was shown since is to be seen no longer than what had been.
+            if wasRetracted { retracted(news.position, of: news.key, now: now) }
+        }
+
+        /// A message was taken back. A push that shows it gives way to one of the others, or is taken back where there are none.
+        mutating func retracted(_ position: Position, of key: PendingNotification.Key, now: UInt64) {
+            queue.retracted(position, of: key)
+            guard let news = told.take(key, endingAt: position) else { return }
+            if let others = news.others(at: now) { queue.put(others) }
+            // Where there is something else to tell, that takes the push's place.
+            queue.cancel(news.cancel(at: now))
+        }
+
+        /// As ``retracted(_:of:now:)``, of all that are told of a room.
+        mutating func retracted(_ position: Position, in room: ChannelKey, now: UInt64) {
+            for user in told.users(of: room).union(queue.usersBeingTold(of: room)) {
+                let key = PendingNotification.Key(tenant: room.tenant, user: user, conversation: room.channel)
+                retracted(position, of: key, now: now)
+            }
         }
     }
 }

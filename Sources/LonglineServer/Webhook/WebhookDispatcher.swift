@@ -16,6 +16,7 @@ import Synchronization
 ///                                                held ─last one ends┘
 ///   a device confirmed ──────────────────────────────────────────▶ held no more, and out of the queue
 ///      └─ was it told, and does the endpoint want cancels? ─yes─▶ a cancel, into the queue
+///   a message was retracted ─ as well ─────────────────────────────────────────┘
 /// ```
 /// A session may be that of a device that vanished without a word, so that it alone is no sign that the message arrived.
 ///
@@ -121,7 +122,8 @@ final class WebhookDispatcher: Sendable {
         // Nobody is woken for what is said of a message.
         switch publish.kind {
         case .message, .request, .reply: break
-        case .edit, .retract, .react: return
+        case .retract(let target): return retracted(target, request, copy)
+        case .edit, .react: return
         }
         let payload = settings.payload(of: publish)
         let now = clock.steady()
@@ -141,6 +143,25 @@ final class WebhookDispatcher: Sendable {
                     expiry: expiry, payload: payload), in: ChannelKey(tenant: tenant, channel: request.channel),
                 mostConfirmed: settings.maximumRoomMembers)
         // To tell a whole tenant is the backend's affair, which published it.
+        case .all: return
+        }
+    }
+
+    /// A message was taken back: what was told of it is to be seen no more, where the endpoint takes cancels. What was not told yet
+    /// is looked at before it is.
+    private func retracted(_ target: Position, _ request: AppendRequest, _ copy: InboxCopy?) {
+        guard waiting.load(ordering: .relaxed) > 0 else { return }
+        let (tenant, sender) = (request.device.tenant, request.device.user)
+        let now = clock.steady()
+        switch request.channel {
+        case .user:
+            guard let recipient = request.publish.recipient, let copy, let offset = copy.target else { return }
+            let key = PendingNotification.Key(tenant: tenant, user: recipient, conversation: .user(sender))
+            let position = Position(epoch: copy.position.epoch, offset: offset)
+            change { $0.retracted(position, of: key, now: now) }
+        case .room:
+            let room = ChannelKey(tenant: tenant, channel: request.channel)
+            change { $0.retracted(target, in: room, now: now) }
         case .all: return
         }
     }

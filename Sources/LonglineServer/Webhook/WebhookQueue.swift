@@ -44,6 +44,8 @@ struct WebhookQueue {
         var isVoid = false
         /// A device has got what is being told.
         var isTakenRead = false
+        /// The last message of what is being told was taken back.
+        var isTakenRetracted = false
         /// Takes back what was told before, unless this is told. In memory only.
         var owed: PendingNotification?
 
@@ -88,6 +90,8 @@ struct WebhookQueue {
     private let named: Set<TenantID>
     private let hasJournal: Bool
     private var items: [Key: Item] = [:]
+    /// Those that are under way: no more than the endpoints take at a time.
+    private var underWay: Set<Key> = []
     private var byUser: [UserKey: OfUser] = [:]
     /// What waits, by endpoint: the tenant, or nil for those that have none of their own.
     private var due: [TenantID?: DueTimes<Key>] = [:]
@@ -159,6 +163,20 @@ struct WebhookQueue {
     /// Whether a device has got what was taken meanwhile.
     func wasRead(_ taken: Taken) -> Bool { items[taken.notification.key]?.isTakenRead ?? false }
 
+    /// Whether the last message of what was taken was taken back meanwhile.
+    func wasRetracted(_ taken: Taken) -> Bool { items[taken.notification.key]?.isTakenRetracted ?? false }
+
+    /// A message was taken back. What is being told of it shows it all the same.
+    mutating func retracted(_ position: Position, of key: Key) {
+        guard let taken = items[key]?.taken, !taken.isCancel, taken.position == position else { return }
+        items[key]?.isTakenRetracted = true
+    }
+
+    /// Who is being told of a room.
+    func usersBeingTold(of room: ChannelKey) -> [UserID] {
+        underWay.filter { $0.conversationKey == room }.map(\.user)
+    }
+
     /// Whether the user of what was taken was forgotten meanwhile.
     func wasForgotten(_ taken: Taken) -> Bool {
         items[taken.notification.key].map { $0.isUnderWay && $0.taken == nil } ?? false
@@ -197,11 +215,12 @@ struct WebhookQueue {
         guard let (time, key) = due[slot]?.first, time <= now, var item = items[key] else { return nil }
         due[slot]?.removeFirst()
         item.isUnderWay = true
-        item.isTakenRead = false
+        (item.isTakenRead, item.isTakenRetracted) = (false, false)
         item.taken = item.notification
         item.telling = item.notification.count
         item.later = nil
         items[key] = item
+        underWay.insert(key)
         byUser[UserKey(key)]?.underWay.insert(key.conversation)
         return Taken(notification: item.notification, version: item.version)
     }
@@ -246,8 +265,9 @@ struct WebhookQueue {
         let key = taken.notification.key
         guard var item = items[key], item.isUnderWay else { return nil }
         item.isUnderWay = false
+        underWay.remove(key)
         byUser[UserKey(key)]?.underWay.remove(key.conversation)
-        (item.taken, item.isTakenRead) = (nil, false)
+        (item.taken, item.isTakenRead, item.isTakenRetracted) = (nil, false, false)
         if let owed = item.owed { item.owed?.notBefore = max(owed.notBefore, time) }
         items[key] = item
         guard !item.isVoid else {

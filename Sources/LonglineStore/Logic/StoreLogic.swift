@@ -248,7 +248,8 @@ struct StoreLogic<Tables: StoreTables> {
         // Nor does it bring the conversation to the front of the list.
         if !isOutOfTouch { try note(copy, in: conversation) }
         if let target = copy.target, copy.kind == .retracted { try erase(target, from: &inbox) }
-        return InboxCopy(channel: key.channel, position: Position(epoch: inbox.epoch, offset: copy.offset))
+        let position = Position(epoch: inbox.epoch, offset: copy.offset)
+        return InboxCopy(channel: key.channel, position: position, target: copy.target)
     }
 
     private static func draft(_ request: AppendRequest, naming named: Entry?, time: UInt64) -> Entry {

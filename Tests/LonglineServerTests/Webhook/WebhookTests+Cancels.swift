@@ -12,6 +12,7 @@ import Testing
 private let ann = identifier { try UserID("ann") }
 private let bob = identifier { try UserID("bob") }
 private let eve = identifier { try UserID("eve") }
+private let hall = identifier { try RoomID("hall") }
 
 /// What was told is taken back once it was seen elsewhere, for endpoints that want to know.
 extension WebhookTests {
@@ -131,6 +132,50 @@ extension WebhookTests {
                 #expect(statistics.cancelsSent == (wants ? 1 : 0))
                 #expect(try backend.requests.map { try cancel($0).cancel } == (wants ? [true] : []))
             }
+        }
+    }
+
+    @Test(arguments: [1, 2], [true, false]) func whatWasToldIsTakenBackOnceItIsRetracted(messages: Int, isRoom: Bool)
+        async throws
+    {
+        try await withWebhook({ endpoint, _ in
+            endpoint.tellsCancels = true
+            endpoint.includesPayload = true
+        }) { server, backend in
+            let phone = try await server.connected("ann")
+            if isRoom {
+                let away = try await server.connected("bob")
+                for (number, device) in [phone, away].enumerated() {
+                    _ = try await device.request(hall, number: UInt64(number))
+                }
+                try await away.drop()
+                while server.runtime.core.registry.isOnline(UserKey(tenant: TokenIssuer.tenant, user: bob)) {
+                    await Task.yield()
+                }
+            }
+            var last: PublishOutcome?
+            for number in 1...messages {
+                let text = "secret \(number)"
+                last = try await isRoom ? phone.publish(text, to: .room(hall)) : phone.message(text, to: bob)
+                _ = try await statistics(server) { $0.sent == UInt64(number) }
+            }
+            guard case .published(let published)? = last else { return #expect(Bool(false), "not entered") }
+            let told = try news(try await requests(backend, messages)[messages - 1])
+            #expect(told.payload != nil)
+            try await retract(published.position, by: phone, in: isRoom ? hall : nil)
+            let request = try await requests(backend, messages + 1)[messages]
+            if messages == 1 {
+                let cancel = try cancel(request)
+                #expect(cancel.cancel == true && cancel.collapse == told.collapse && cancel.offset == told.offset)
+                _ = try await statistics(server) { $0.cancelsSent == 1 && $0.waiting == 0 }
+            } else {
+                // What is left takes the push's place, and shows nothing.
+                let others = try news(request)
+                #expect(others.count == 1 && others.payload == nil)
+                #expect(others.collapse == told.collapse && others.id != told.id)
+                #expect(try await statistics(server) { $0.sent == 3 && $0.waiting == 0 }.cancelsSent == 0)
+            }
+            #expect(backend.requests.count == messages + 1)
         }
     }
 

@@ -127,8 +127,11 @@ extension WebhookTests {
         }
     }
 
-    private func retract(_ position: Position, by device: TestDevice) async throws {
-        var frames = device.publishFrames("", to: .user(device.user), recipient: bob)
+    /// - Parameter room: where the message stands; nil: it went to Bob.
+    func retract(_ position: Position, by device: TestDevice, in room: RoomID? = nil) async throws {
+        var frames =
+            room.map { device.publishFrames("", to: .room($0)) }
+            ?? device.publishFrames("", to: .user(device.user), recipient: bob)
         guard case .publish(var publish)? = frames.last?.0, let lane = frames.popLast()?.1 else { return }
         publish.kind = .retract(position)
         try await device.send(frames + [(.publish(publish), lane)])
