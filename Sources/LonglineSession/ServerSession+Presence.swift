@@ -89,12 +89,18 @@ extension ServerSession {
         presence.updates.put(update, for: update.user)
     }
 
-    /// A fresh credential may not allow to be told of some users any more: nothing of theirs is said from now on.
+    /// A fresh credential may not allow to be told of some users any more: they look like users that were never there, and nothing of
+    /// theirs is said from now on.
     mutating func presenceRightsChanged() {
         guard let identity else { return }
         let lost = presence.users.filter { $0 != identity.user && !identity.may(.presence, .user($0)) }
         guard !lost.isEmpty else { return }
         presence.users.subtract(lost)
+        // Else the device would show for good what was so last.
+        for user in lost.sorted(by: { $0.description < $1.description }) {
+            let update = PresenceUpdate(user: user, state: .offline, lastSeen: 0)
+            actions.append(.send(.presence(update), lane: .control))
+        }
         actions.append(.unwatch(lost))
     }
 

@@ -80,6 +80,8 @@ final class FakeService: LinkConnector {
         /// Where users are; those that are not named are offline. What refuses the next requests.
         var presences: [UserID: PresenceUpdate] = [:]
         var presenceRefusals: [RefusalCode] = []
+        /// Users whose presence the token does not allow to be told of.
+        var presenceForbidden: Set<UserID> = []
         /// Whether requests for presence are left without an answer.
         var leavesPresence = false
         /// Logouts that came, and what answers them; nil: nothing does.
@@ -336,7 +338,8 @@ final class FakeLink: MobileLink, LinkAttempt {
         case .subscribe(let request):
             if service.state.withLock({ $0.leavesPresence }) { return }
             let (refusal, updates) = service.state.withLock { state in
-                let refusal = state.presenceRefusals.isEmpty ? nil : state.presenceRefusals.removeFirst()
+                var refusal = state.presenceRefusals.isEmpty ? nil : state.presenceRefusals.removeFirst()
+                if !state.presenceForbidden.isDisjoint(with: request.users) { refusal = .forbidden }
                 let updates = request.users.map {
                     state.presences[$0] ?? PresenceUpdate(user: $0, state: .offline, lastSeen: 0)
                 }

@@ -114,11 +114,36 @@ struct PresenceTests {
         try await harness.client.watch(try users("dave"))
         #expect(subscribed(harness).suffix(3) == [["dave"], ["dave"], ["dave"]])
         // A fresh token may allow less: what was watched ends.
-        harness.service.state.withLock { $0.presenceRefusals = [.forbidden] }
+        let lost = Set(try users("bob", "dave"))
+        harness.service.state.withLock { $0.presenceForbidden = lost }
         await harness.lose()
         try await harness.client.connect()
         try await harness.client.watch(try users("erin"))
+        while harness.client.presences.count != 1 { await Task.yield() }
         #expect(harness.client.presences.keys.map(\.description) == ["erin"])
+        await harness.client.disconnect()
+    }
+
+    @Test("a token that allows one user less leaves all the others watched")
+    func oneUserLess() async throws {
+        let harness = try ClientHarness()
+        try await harness.client.connect()
+        let many = try (0..<150).map { try UserID("user\($0)") }
+        try await harness.client.watch(many)
+        let lost = try UserID("user77")
+        harness.service.state.withLock { state in
+            state.presenceForbidden = [lost]
+            for user in many { state.presences[user] = PresenceUpdate(user: user, state: .online, lastSeen: 0) }
+        }
+        await harness.lose()
+        try await harness.client.connect()
+        while harness.client.presence(of: lost) != nil { await Task.yield() }
+        let others = many.filter { $0 != lost }
+        while !others.allSatisfy({ harness.client.presence(of: $0)?.state == .online }) { await Task.yield() }
+        #expect(harness.client.presences.count == 149)
+        // Halved until it was alone, so that it costs a few requests and not one for each user.
+        #expect(subscribed(harness).filter { $0.contains(lost.description) }.last == [lost.description])
+        #expect(subscribed(harness).count <= 2 + 2 + 2 * 7)
         await harness.client.disconnect()
     }
 

@@ -101,7 +101,11 @@ struct PresenceTests {
         session.received(.refresh(Refresh(token: "t")), lane: .control, early: false, now: now)
         _ = session.drain()
         session.refreshed(Fixture.identity(), time: 0, now: now)
-        #expect(session.drain().unwatched == [[Self.bob]])
+        let changed = session.drain()
+        #expect(changed.unwatched == [[Self.bob]])
+        // What was shown of bob last is so no more.
+        let gone = Frame.presence(PresenceUpdate(user: Self.bob, state: .offline, lastSeen: 0))
+        #expect(changed.frames.filter { $0 == gone }.count == 1)
         session.presenceChanged(update(.online), now: now)
         session.presenceChanged(update(Fixture.user("alice"), .online), now: now)
         #expect(session.drain().frames == [.presence(update(Fixture.user("alice"), .online))])

@@ -175,7 +175,13 @@ extension ConnectionDriver {
         logger.warning(
             "presence refused", metadata: ["code": "\(refusal.rawValue)", "users": "\(request.users.count)"])
         if let id = request.waiter { return refuseWatch(id, request, refusal) }
-        // It was allowed before: a fresh token has fewer rights.
+        // They were allowed before: a fresh token has fewer rights. It may lack that of one of them only.
+        if refusal == .forbidden, request.users.count > 1 {
+            let half = request.users.count / 2
+            _ = presence.add(Array(request.users.prefix(half)), waiter: nil)
+            _ = presence.add(Array(request.users.dropFirst(half)), waiter: nil)
+            return
+        }
         presence.accepted.subtract(request.users)
         outlets.presence.forget(request.users)
     }
