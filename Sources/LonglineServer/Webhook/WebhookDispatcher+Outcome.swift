@@ -14,6 +14,8 @@ extension WebhookDispatcher {
         case confirmed
         /// What it is about was taken back.
         case retracted
+        /// It is from a room, and not of the user's stay there.
+        case notEntitled
         /// The endpoint will not take it, however often it is sent.
         case rejected(UInt)
         /// `after`: the endpoint's own wish, in milliseconds.
@@ -25,7 +27,7 @@ extension WebhookDispatcher {
             switch self {
             // Who rejects something is not down.
             case .told, .rejected: .answered
-            case .muted, .expired, .confirmed, .retracted, .postponed: .withdrawn
+            case .muted, .expired, .confirmed, .retracted, .notEntitled, .postponed: .withdrawn
             case .failed: .failed
             }
         }
@@ -48,8 +50,9 @@ extension WebhookDispatcher {
                 if try await muting.isMuted(key.user, key.conversation, in: key.tenant) { return .muted }
                 if try await isConfirmed(notification) { return .confirmed }
                 let isLastOver = notification.isLastOver(at: now)
-                let isLastGone = if isLastOver { true } else { try await isRetracted(notification, now: now) }
-                if isLastGone {
+                let absence = try await absence(of: notification, now: now)
+                if absence == .notEntitled { return .notEntitled }
+                if isLastOver || absence == .retracted {
                     guard let others = notification.withoutLast else { return isLastOver ? .expired : .retracted }
                     notification = others
                 }
@@ -81,20 +84,30 @@ extension WebhookDispatcher {
         return known.map { notification.isCovered(by: $0, of: channel) } ?? false
     }
 
-    /// Whether the last of the news was retracted since.
-    private func isRetracted(_ notification: PendingNotification, now: UInt64) async throws(StoreError) -> Bool {
+    /// Why the last of the news is not for the user any more, or never was; nil when it is, or is only over. Members are looked up a
+    /// moment after a message: who joined meanwhile is one of them.
+    private func absence(of notification: PendingNotification, now: UInt64) async throws(StoreError) -> SkipReason? {
         let place = notification.position
-        guard place.offset > 0 else { return false }
+        guard place.offset > 0 else { return nil }
+        let isRoom = if case .room = notification.channel { true } else { false }
+        let range = LogRange(
+            after: place.offset - 1, upTo: place.offset, direction: .newer, maximumEntries: 1, maximumBytes: 1,
+            reader: isRoom ? notification.key.user : nil)
         let page: LogPage
         do {
-            page = try await store.read(
-                ChannelKey(tenant: notification.key.tenant, channel: notification.channel), after: place.offset - 1,
-                upTo: place.offset, maximumBytes: 1, now: now)
+            page = try await store.page(
+                ChannelKey(tenant: notification.key.tenant, channel: notification.channel), range, now: now)
         } catch  where error.code == .unknownChannel {
-            return true
+            return .retracted
         }
-        guard page.epoch == place.epoch, case .skip(let skip)? = page.items.first else { return false }
-        return skip.reason == .retracted
+        guard page.epoch == place.epoch else { return nil }
+        if isRoom {
+            guard let stay = page.stay, stay.after < place.offset, place.offset <= stay.upTo ?? .max else {
+                return .notEntitled
+            }
+        }
+        guard case .skip(let skip)? = page.items.first, skip.reason == .retracted else { return nil }
+        return .retracted
     }
 }
 

@@ -42,7 +42,7 @@ extension WebhookDispatcher {
             case .expired:
                 statistics.expired += 1
                 queue.giveUp(taken)
-            case .confirmed, .retracted:
+            case .confirmed, .retracted, .notEntitled:
                 statistics.cancelled += 1
                 queue.giveUp(taken)
             case .postponed:

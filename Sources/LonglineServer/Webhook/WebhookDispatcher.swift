@@ -446,7 +446,7 @@ final class WebhookDispatcher: Sendable {
             state.note(outcome, of: taken, endpoint.settings, now: now)
         }
         switch outcome {
-        case .told, .muted, .expired, .confirmed, .retracted: break
+        case .told, .muted, .expired, .confirmed, .retracted, .notEntitled: break
         case .rejected(let status):
             log.log(.notice, "the webhook rejected a notification", ["tenant": "\(tenant)", "status": "\(status)"])
         case .failed(let reason, _), .postponed(let reason):

@@ -12,7 +12,7 @@ public struct WebhookStatistics: Hashable, Sendable {
     public var rejected: UInt64 = 0
     /// News of users who have a session and did not confirm them yet.
     public var held = 0
-    /// Notifications whose messages a device had before they were told, or that were retracted.
+    /// Notifications whose messages a device had before they were told, that were retracted, or that are from before the user joined.
     public var cancelled: UInt64 = 0
     /// Endpoints told that what they were told of is done with.
     public var cancelsSent: UInt64 = 0

@@ -127,6 +127,44 @@ extension WebhookTests {
         }
     }
 
+    /// Members are looked up some time after a message, and told later still.
+    @Test func whoJoinedBehindAMessageIsNotToldOfIt() async throws {
+        try await withTemporaryDirectory { folder in
+            let store = InMemoryStore()
+            let eve = try UserID("eve")
+            func device(_ user: UserID) throws -> DeviceKey {
+                DeviceKey(tenant: TokenIssuer.tenant, user: user, device: try DeviceID("phone"))
+            }
+            for user in [ann, eve] { _ = try await store.change(hall, .join(create: true), by: device(user)) }
+            let request = AppendRequest(
+                device: try device(ann), producer: ProducerID(high: 1, low: 1), channel: .room(hall),
+                publish: Publish(
+                    id: 1, tag: 1, after: 0, recipient: nil, timeToLive: 0, payload: ByteBuffer(string: "of bob")))
+            guard case .entered(let published, _, _, _)? = await store.append([request]).first else {
+                return #expect(Bool(false), "not entered")
+            }
+            _ = try await store.change(hall, .join(create: false), by: device(bob))
+            let now = WallClock.milliseconds()
+            let path = folder + "/notifications.db"
+            let journal = try NotificationJournal(path: path)
+            try await journal.apply(
+                keep: [bob, eve].map { user in
+                    PendingNotification(
+                        key: PendingNotification.Key(
+                            tenant: TokenIssuer.tenant, user: user, conversation: .room(hall)),
+                        channel: .room(hall), position: published.position, sender: ann, count: 2,
+                        time: published.time, expiry: 0, payload: nil, since: now, notBefore: now)
+                }, forget: [])
+            try journal.close()
+            try await withWebhook(store: store, { _, configuration in configuration.journalPath = path }) {
+                server, backend in
+                let statistics = try await statistics(server) { $0.waiting == 0 && $0.sent == 1 }
+                #expect(statistics.cancelled == 1)
+                #expect(try backend.requests.map { try news($0).user } == ["eve"])
+            }
+        }
+    }
+
     /// - Parameter room: where the message stands; nil: it went to Bob.
     func retract(_ position: Position, by device: TestDevice, in room: RoomID? = nil) async throws {
         var frames =
