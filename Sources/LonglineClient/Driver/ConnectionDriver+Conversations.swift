@@ -176,9 +176,15 @@ extension ConnectionDriver {
 
     func receiptArrived(_ receipt: Receipt) {
         if receipt.user == user, receipt.kind == .read, let place = reads.places[receipt.conversation],
-            place.epoch == receipt.position.epoch, place.offset <= receipt.position.offset
+            place.epoch == receipt.position.epoch
         {
-            reads.places[receipt.conversation] = nil
+            if place.offset <= receipt.position.offset {
+                reads.places[receipt.conversation] = nil
+            } else if reads.said[receipt.conversation] == place {
+                // The service went a part of the way: the same place, said again, goes on from there.
+                reads.said[receipt.conversation] = nil
+                scheduleReads()
+            }
         }
         outlets.receipts.send(receipt)
     }
@@ -193,6 +199,10 @@ extension ConnectionDriver {
             if let any = reads.places.keys.first { reads.places[any] = nil }
         }
         reads.places[conversation] = position
+        scheduleReads()
+    }
+
+    private func scheduleReads() {
         guard !reads.isScheduled else { return }
         reads.isScheduled = true
         _ = schedule(in: Self.readDelay) { driver in
