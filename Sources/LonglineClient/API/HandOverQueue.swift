@@ -96,6 +96,18 @@ final class HandOverQueue<Element: Sendable>: Sendable {
         return dropped
     }
 
+    /// Takes out what waits and is to be read no more.
+    func remove(where isGone: (Element) -> Bool) {
+        let tell = state.withLock { state -> (@Sendable () -> Void)? in
+            let gone = state.waiting.filter(isGone)
+            guard !gone.isEmpty else { return nil }
+            state.waiting.removeAll(where: isGone)
+            state.bytes -= gone.reduce(0) { $0 + size($1) }
+            return state.fallen()
+        }
+        tell?()
+    }
+
     /// Ends the sequence for those who read it now, after what has arrived.
     func finish() {
         let waiters = state.withLock { state in

@@ -53,7 +53,8 @@ public struct IncomingRequest: Sendable {
     public func reply(_ text: String) async throws -> SendReceipt { try await reply(ByteBuffer(string: text)) }
 }
 
-/// Requests of other users. Several readers share them; each request goes to one of them. One whose deadline is over is left out.
+/// Requests of other users. Several readers share them; each request goes to one of them. One whose deadline is over is left out, and one
+/// that another device of this user is known to have answered when it is read.
 ///
 /// At most 100 wait to be read, of 16 MiB of payloads together; beyond, the oldest goes and is counted (``ClientStatistics/requestsDropped``). A reader's
 /// sequence ends when the client was disconnected or stopped, as that of a ``MessageStream`` does.

@@ -95,6 +95,11 @@ extension ConnectionDriver {
             if entry.kind == .request, isOwn(entry), let tracker = trackers[entry.publishID] {
                 requestEntered(tracker, at: position)
             }
+            // The record of a reply: of this device's app, which has read what it answers, or of another device that was first.
+            if entry.kind == .reply, let target = entry.target {
+                let answered = Position(epoch: position.epoch, offset: target)
+                outlets.requests.remove { $0.position == answered }
+            }
             return
         }
         if entry.kind == .request {
