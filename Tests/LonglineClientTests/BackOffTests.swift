@@ -135,6 +135,21 @@ struct BackOffTests {
         }
     }
 
+    @Test("in another network the access points are tried from the first, and back-off starts anew")
+    func otherNetwork() {
+        var random = SeededRandom(seed: 5)
+        var plan = plan(2)
+        let dead = LinkEnd.failed(ClientError(.connectFailed, message: "no answer"))
+        for _ in 0..<9 { _ = plan.ended(dead, uptime: nil, usedTicket: false, random: &random) }
+        #expect(plan.target?.host == "node2" && plan.round == 4)
+        plan.networkChanged()
+        #expect(plan.target?.host == "node1" && plan.round == 0)
+        _ = plan.ended(.lost("reset"), uptime: .seconds(1), usedTicket: true, random: &random)
+        plan.networkChanged()
+        _ = plan.ended(.lost("reset"), uptime: .seconds(1), usedTicket: true, random: &random)
+        #expect(plan.target?.host == "node1", "the first session that ended early here")
+    }
+
     @Test("access points are tried in order without a pause, and back-off grows once a round")
     func accessPoints() {
         var random = SeededRandom(seed: 5)

@@ -84,6 +84,28 @@ struct EagerReturnTests {
         try await virtual.running { await client.disconnect() }
     }
 
+    @Test("in another network back-off begins anew, though not with each of many changes")
+    func newNetwork() async throws {
+        let virtual = VirtualLoop()
+        let failures = 12
+        let harness = try harness(virtual, Array(repeating: .fail(Self.failure), count: failures + 2))
+        let client = harness.client
+        for attempt in 1...failures {
+            try await virtual.running { try await client.start() }
+            try await waits(harness, virtual, after: attempt)
+        }
+        // There is an address, and no route or resolver yet. Then comes the other family's.
+        for (step, address) in ["fe80::1", "192.0.2.99"].enumerated() {
+            let change = try #require(AddressChange(from: [], to: [address]))
+            try await virtual.running { try await client.run { $0.addressesChanged(change) } }
+            try await waits(harness, virtual, after: failures + step + 1)
+            #expect(try await virtual.running { try await client.core.ask { $0.plan.round } } == step + 1)
+        }
+        // Back-off's second bound, and not an hour.
+        try await virtual.pass(.seconds(2)) { client.state.isConnected }
+        try await virtual.running { await client.disconnect() }
+    }
+
     @Test("what became due while the machine slept is done with the next thing that happens")
     func slept() async throws {
         let virtual = VirtualLoop()

@@ -444,8 +444,10 @@ struct MigrationTests {
         await harness.client.disconnect()
     }
 
-    @Test("a new address ends the wait for the next attempt")
-    func whileWaiting() async throws {
+    @Test(
+        "an address that comes ends the wait for the next attempt, and so does one that goes",
+        arguments: [["192.0.2.77", "192.0.2.99"], ["192.0.2.77"], []] as [Set<String>])
+    func whileWaiting(before: Set<String>) async throws {
         let harness = try ClientHarness {
             $0.backOff = BackOffPolicy(base: .seconds(3600), maximum: .seconds(3600))
             $0.accessPoints = [AccessPoint(host: "one", port: 1)]
@@ -453,9 +455,11 @@ struct MigrationTests {
         harness.service.state.withLock { $0.answers = [.fail(ClientError(.connectFailed, message: "no network"))] }
         try await harness.client.start()
         _ = await harness.state { if case .waiting = $0 { true } else { false } }
-        let change = try #require(AddressChange(from: [], to: ["192.0.2.99"]))
+        let change = try #require(AddressChange(from: before, to: ["192.0.2.99"]))
         try await harness.client.run { $0.addressesChanged(change) }
-        try await harness.client.connect()
+        // Nothing else ends the wait: the app's own `connect()` would.
+        _ = await harness.state { $0.isConnected }
+        #expect(harness.service.state.withLock { $0.requests.count } == 2)
         await harness.client.disconnect()
     }
 

@@ -37,7 +37,7 @@ struct SleepTests {
         switch sign {
         case .packet: harness.service.send(.pong(Pong(nonce: 0, observedAddress: "198.51.100.1:1")))
         case .addresses:
-            // One of another interface is gone: nothing to move for, or to come back by.
+            // One of another interface is gone: nothing to move for.
             let change = try #require(AddressChange(from: ["10.0.0.9", "192.0.2.77"], to: ["192.0.2.77"]))
             let handle = try await harness.client.core.handle()
             handle.loop.execute { handle.driver.value.addressesChanged(change) }

@@ -6,6 +6,9 @@ import NIOCore
 import QUICTransport
 
 extension ConnectionDriver {
+    /// Addresses may come and go all the time, as those of virtual machines do: back-off is begun anew no oftener than this.
+    private static let backOffRenewal = TimeAmount.seconds(15)
+
     /// Moves the connection to another local address, or to a new port when `local` is nil.
     func migrate(to local: SocketAddress?, cause: MigrationCause, done: @escaping (ClientError?) -> Void) {
         guard case .connected = phase, let link = current, let mobile = link.mobile, let info = link.info else {
@@ -113,10 +116,15 @@ extension ConnectionDriver {
         logger.debug("addresses changed", metadata: ["gone": "\(change.gone)", "new": "\(change.new)"])
         switch phase {
         case .idle, .stopped: return
-        case .preparing: askAnew()
+        case .preparing:
+            renewBackOff()
+            askAnew()
+        // One that is gone counts, too: from now on packets leave by another.
         case .waiting:
-            if !change.new.isEmpty { connectNow() }
+            renewBackOff()
+            connectNow()
         case .connecting:
+            renewBackOff()
             // Before the handshake is confirmed a QUIC connection can't move: start again on the new path.
             guard let link = current else { return }
             let address = link.mobile?.localAddress?.ipAddress
@@ -130,6 +138,15 @@ extension ConnectionDriver {
             else { return }
             moveFromLostAddress(link)
         }
+    }
+
+    /// Back-off so far is about the network before. The first attempt in the new one often fails as well, since routes and the resolver
+    /// follow an address only after a while: it must not be the last one for a minute.
+    private func renewBackOff() {
+        let now = clock.now()
+        if let last = backOffRenewedAt, now - last < Self.backOffRenewal { return }
+        backOffRenewedAt = now
+        plan.networkChanged()
     }
 
     private func moveFromLostAddress(_ link: DriverLink) {

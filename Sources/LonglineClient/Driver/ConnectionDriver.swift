@@ -70,6 +70,8 @@ final class ConnectionDriver {
     var sessionTimer: (deadline: NIODeadline, task: DriverTimer)?
     /// When the next attempt begins while the client waits for it, and what the service asked it to wait at least.
     var nextAttempt: (at: NIODeadline, earliest: NIODeadline)?
+    /// When back-off began anew last, in another network.
+    var backOffRenewedAt: NIODeadline?
     var attemptTimer: DriverTimer?
     var refreshTimer: DriverTimer?
     /// Asks the app for the fresh token.

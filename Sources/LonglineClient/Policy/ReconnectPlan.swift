@@ -136,6 +136,14 @@ struct ReconnectPlan: Sendable {
         }
     }
 
+    /// The device is in another network, as it seems: what came to nothing in the one before says nothing about this one. What nodes
+    /// said themselves still counts.
+    mutating func networkChanged() {
+        round = 0
+        tried = []
+        shortSessions = 0
+    }
+
     /// Takes note that a session was accepted.
     mutating func connected() {
         credentialRefusals = 0
