@@ -44,7 +44,12 @@ extension ClientSession {
         learner?.mode = mode
         guard phase == .connecting || phase == .connected else { return }
         if isOther { send(.mode(mode), lane: .control, owed: false, now: now) }
-        if mode == .foreground, phase == .connected { ping(now: now) }
+        if mode == .foreground { askPath(now: now) }
+    }
+
+    /// Asks the path whether it lives: something happened that it may not have outlived. Without an answer it is dead as after a beat.
+    public mutating func askPath(now: NIODeadline) {
+        if phase == .connected { ping(now: now) }
     }
 
     /// Asks the server to answer after the next silence that is to be tried.

@@ -8,6 +8,8 @@ import QUICTransport
 extension ConnectionDriver {
     /// Addresses may come and go all the time, as those of virtual machines do: back-off is begun anew no oftener than this.
     private static let backOffRenewal = TimeAmount.seconds(15)
+    /// Routes are changed a moment behind the addresses that they lead to.
+    private static let routesSettle = TimeAmount.seconds(1)
 
     /// Moves the connection to another local address, or to a new port when `local` is nil.
     func migrate(to local: SocketAddress?, cause: MigrationCause, done: @escaping (ClientError?) -> Void) {
@@ -78,14 +80,16 @@ extension ConnectionDriver {
         }
     }
 
-    /// The session got no answer on this path: a new local port first (a NAT may have forgotten the old one), then a
-    /// new connection, which returns by 0-RTT.
+    /// The session got no answer on this path: a new local port first (a NAT may have forgotten the old one), at the address by which
+    /// packets leave now, then a new connection, which returns by 0-RTT.
     func probePath(of link: DriverLink) {
         link.probes += 1
         guard link.probes == 1, let mobile = link.mobile, link.connectedAt != nil, mobile.isHandshakeConfirmed else {
             return abandonPath(of: link, .unanswered("the path stopped to answer"))
         }
-        migrate(to: nil, cause: .noAnswer) { [weak self] error in
+        // An address that the app chose for its connections is theirs, wherever routes lead.
+        let local = configuration.localAddress == nil ? routedAddress(of: link) : nil
+        migrate(to: local, cause: .noAnswer) { [weak self] error in
             guard let error, !error.isSupersededMove else { return }
             self?.abandonPath(of: link, .unanswered("the path stopped to answer"))
         }
@@ -133,11 +137,25 @@ extension ConnectionDriver {
                 linkEnded(.pathGone("the local address changed"), link: link)
             }
         case .connected:
-            guard let link = current, let mobile = link.mobile, let address = mobile.localAddress?.ipAddress,
-                change.gone.contains(address)
-            else { return }
-            moveFromLostAddress(link)
+            guard let link = current, let address = link.mobile?.localAddress?.ipAddress else { return }
+            if change.gone.contains(address) { return moveFromLostAddress(link) }
+            _ = schedule(in: Self.routesSettle) { driver in driver.askPath(of: link) }
         }
+    }
+
+    /// Where packets would leave by another address now, as behind a VPN that came up, those of this one may be lost, or dropped on the
+    /// way back. The next beat would find that out, minutes later.
+    private func askPath(of link: DriverLink) {
+        guard current === link, let address = link.mobile?.localAddress?.ipAddress,
+            let routed = routedAddress(of: link)?.ipAddress, routed != address
+        else { return }
+        session.askPath(now: clock.now())
+        pump()
+    }
+
+    /// The address, with port 0, by which packets to the link's server would leave now; nil: no route leads there.
+    private func routedAddress(of link: DriverLink) -> SocketAddress? {
+        link.link.flatMap { RouteProbe.localAddress(towards: $0.remoteAddress) }
     }
 
     /// Back-off so far is about the network before. The first attempt in the new one often fails as well, since routes and the resolver
@@ -154,8 +172,9 @@ extension ConnectionDriver {
         guard link.mobile?.isHandshakeConfirmed == true else {
             return abandonPath(of: link, .pathGone("the local address is gone"))
         }
-        let local = link.link.flatMap { RouteProbe.localAddress(towards: $0.remoteAddress) }
-        guard let local else { return abandonPath(of: link, .pathGone("the local address is gone")) }
+        guard let local = routedAddress(of: link) else {
+            return abandonPath(of: link, .pathGone("the local address is gone"))
+        }
         migrate(to: local, cause: .addressGone) { [weak self] error in
             guard let error, !error.isSupersededMove else { return }
             self?.abandonPath(of: link, .pathGone("the local address is gone"))
