@@ -34,6 +34,20 @@ struct NetworkMonitorTests {
         }
     }
 
+    @Test("the address of an interface that is down is none of the machine's")
+    func interfaceDown() throws {
+        let told = try SocketAddress(ipAddress: "192.0.2.7", port: 0).withSockAddr { pointer, _ in
+            [UInt32(0), 1].map { flags -> String? in
+                var entry = ifaddrs()
+                entry.ifa_addr = UnsafeMutablePointer(mutating: pointer)
+                entry.ifa_flags = flags
+                return NetworkMonitor.usableAddress(entry)
+            }
+        }
+        #expect(told == [nil, "192.0.2.7"])
+        #expect(NetworkMonitor.present()?.contains("127.0.0.1") == true)
+    }
+
     @Test("a route socket that is lost is replaced, and what changed meanwhile is told")
     func lostSocket() async throws {
         let machine = Machine()

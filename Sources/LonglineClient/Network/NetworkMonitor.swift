@@ -33,7 +33,7 @@ final class NetworkMonitor {
     struct Source: Sendable {
         /// A descriptor that becomes readable when something changes; nil: there is none.
         var socket: @Sendable () -> CInt?
-        /// The addresses of all interfaces; nil: they can't be read now.
+        /// The addresses of all interfaces that are up; nil: they can't be read now.
         var addresses: @Sendable () -> Set<String>?
 
         /// This machine.
@@ -125,9 +125,31 @@ final class NetworkMonitor {
         changed(change)
     }
 
-    /// Every address of every interface, numeric.
+    /// Every address of every interface that is up, numeric.
     static func present() -> Set<String>? {
-        (try? System.enumerateDevices()).map { devices in Set(devices.compactMap { $0.address?.ipAddress }) }
+        var first: UnsafeMutablePointer<ifaddrs>?
+        guard getifaddrs(&first) == 0 else { return nil }
+        defer { freeifaddrs(first) }
+        var addresses: Set<String> = []
+        var next = first
+        while let entry = next?.pointee {
+            if let address = usableAddress(entry) { addresses.insert(address) }
+            next = entry.ifa_next
+        }
+        return addresses
+    }
+
+    /// The IP address of one entry, numeric; nil where it is none, and where the interface is down: that keeps its IPv4 addresses, from
+    /// which nothing leaves.
+    static func usableAddress(_ entry: ifaddrs) -> String? {
+        let isUp: UInt32 = 0x1  // IFF_UP
+        guard entry.ifa_flags & isUp != 0, let address = entry.ifa_addr else { return nil }
+        let bytes = UnsafeRawPointer(address)
+        switch CInt(address.pointee.sa_family) {
+        case AF_INET: return SocketAddress(bytes.load(as: sockaddr_in.self), host: "").ipAddress
+        case AF_INET6: return SocketAddress(bytes.load(as: sockaddr_in6.self), host: "").ipAddress
+        default: return nil
+        }
     }
 
     /// A socket that becomes readable when a link or an address changes.
