@@ -14,8 +14,8 @@ package struct NameLookupLimits: Sendable {
     /// After this time a lookup may hang: an older answer is used instead of waiting on, and who asks anew isn't made to
     /// wait for it. The network that it asked may be gone.
     package var patience = TimeAmount.seconds(1)
-    /// How old an answer may be that takes the place of one that doesn't come, and how long the address that answered last
-    /// goes before the resolver's first.
+    /// How old an answer may be that takes the place of one that doesn't come or isn't to be had, and how long the address that
+    /// answered last goes before the resolver's first.
     package var memory = TimeAmount.hours(1)
     /// Names that something is remembered of; the one that was looked up longest ago goes first.
     package var names = 64
@@ -29,13 +29,15 @@ package enum NameLookupError: Error, Hashable, CustomStringConvertible {
     case busy(waiting: Int)
     /// What the system's resolver said.
     case failed(String)
+    /// The same, where it says nothing about the name: no name server could be asked, or those that were failed themselves.
+    case unavailable(String)
     /// The resolver answered, with nothing.
     case nothingFound
 
     package var description: String {
         switch self {
         case .busy(let waiting): "the name can't be looked up: \(waiting) others wait for the resolver"
-        case .failed(let reason): "the name could not be resolved (\(reason))"
+        case .failed(let reason), .unavailable(let reason): "the name could not be resolved (\(reason))"
         case .nothingFound: "the name has no address"
         }
     }
@@ -49,7 +51,7 @@ package enum NameLookupError: Error, Hashable, CustomStringConvertible {
 ///  asked ──the name is being looked up, not for long yet,──────> joins ─┐
 ///    │     or further lookups have all the threads that they may        │
 ///    ├────a thread, or a place in the queue──> begins ──────────────────┼─> answer: to all who wait for the name
-///    └────neither──> busy                                               └─> no answer in time, an older one known: that one
+///    └────neither──> busy                                               └─> none in time, or no name server: an older one, if known
 /// ```
 package final class NameLookups<Address: Hashable & Sendable>: Sendable {
     /// Gives a name's addresses in the order of preference. Blocks.
@@ -190,7 +192,8 @@ package final class NameLookups<Address: Hashable & Sendable>: Sendable {
             guard !found.isEmpty else { throw NameLookupError.nothingFound }
             return found
         }
-        let waiting = state.withLock { state in
+        let (waiting, answer) = state.withLock { state in
+            var answer = result
             var running = state.lookups[key] ?? []
             var waiting: [EventLoopPromise<[Address]>] = []
             if case .success(let found) = result {
@@ -202,12 +205,18 @@ package final class NameLookups<Address: Hashable & Sendable>: Sendable {
                 }
             } else {
                 waiting += running.first { $0.number == number }.map { Array($0.waiting.values) } ?? []
+                // As where a network has no name server yet: what isn't heard of the name says nothing about its addresses.
+                if case .failure(let error as NameLookupError) = result, case .unavailable = error,
+                    let known = lastGood(of: key, state)
+                {
+                    answer = .success(known)
+                }
             }
             state.lookups[key] = running
             Self.end(number, of: key, in: &state)
-            return waiting
+            return (waiting, answer)
         }
-        for promise in waiting { promise.completeWith(result) }
+        for promise in waiting { promise.completeWith(answer) }
     }
 
     /// Whether anybody still waits for a lookup that has got its thread. Else it is over: others wait for the thread.
@@ -225,10 +234,15 @@ package final class NameLookups<Address: Hashable & Sendable>: Sendable {
     /// goes on, for the next, if it has a thread already.
     private func useKnown(for waiter: UInt64, of key: String) {
         let (promise, addresses) = state.withLock { state -> (EventLoopPromise<[Address]>?, [Address]) in
-            guard let known = state.known[key], NIODeadline.now() - known.at < limits.memory else { return (nil, []) }
-            return (Self.remove(waiter, of: key, from: &state), known.addresses)
+            guard let known = lastGood(of: key, state) else { return (nil, []) }
+            return (Self.remove(waiter, of: key, from: &state), known)
         }
         promise?.succeed(addresses)
+    }
+
+    /// The addresses that the last good answer named, while it isn't too old.
+    private func lastGood(of key: String, _ state: State) -> [Address]? {
+        state.known[key].flatMap { NIODeadline.now() - $0.at < limits.memory ? $0.addresses : nil }
     }
 
     private static func remove(

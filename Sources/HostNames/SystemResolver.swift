@@ -26,7 +26,7 @@ package enum SystemResolver {
         var list: UnsafeMutablePointer<addrinfo>?
         let status = getaddrinfo(host, nil, &hints, &list)
         defer { if let list { freeaddrinfo(list) } }
-        guard status == 0 else { throw NameLookupError.failed(String(cString: gai_strerror(status))) }
+        guard status == 0 else { throw error(of: status) }
         var found: [SocketAddress] = []
         var next = list
         while let entry = next {
@@ -41,5 +41,11 @@ package enum SystemResolver {
             next = entry.pointee.ai_next
         }
         return found
+    }
+
+    /// What a status of `getaddrinfo` says about the name.
+    package static func error(of status: CInt) -> NameLookupError {
+        let text = String(cString: gai_strerror(status))
+        return [EAI_AGAIN, EAI_FAIL, EAI_SYSTEM].contains(status) ? .unavailable(text) : .failed(text)
     }
 }

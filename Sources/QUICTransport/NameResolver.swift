@@ -69,7 +69,7 @@ package final class NameResolver: Sendable {
             QUICTransportError(
                 .resolverBusy, "\(host.printable) can't be looked up: \(waiting) names wait for the resolver",
                 advice: "Check the resolver, and connect to fewer hosts at a time.")
-        case .failed(let cause):
+        case .failed(let cause), .unavailable(let cause):
             QUICTransportError(
                 .resolveFailed, "\(host.printable) could not be resolved", cause: cause,
                 advice: "Check the name and the resolver.")

@@ -1,4 +1,5 @@
 import Foundation
+import Glibc
 import HostNames
 import NIOCore
 import NIOPosix
@@ -234,6 +235,42 @@ struct NameResolverTests {
         held.release()
         while try await ask(resolver).get() != ["10.0.0.2"] { await Task.yield() }
         held.release(64)
+    }
+
+    /// What a resolver may say instead of an answer.
+    enum Failure: CaseIterable {
+        case noServer, noName, nothing
+
+        func thrown() throws -> [QUICSocketAddress] {
+            switch self {
+            case .noServer: throw SystemResolver.error(of: EAI_AGAIN)
+            case .noName: throw SystemResolver.error(of: EAI_NONAME)
+            case .nothing: return []
+            }
+        }
+    }
+
+    @Test(
+        "Where no name server answers the last good answer serves, and where one says that there is no such name it doesn't",
+        arguments: Failure.allCases)
+    func noNameServer(failure: Failure) async throws {
+        let isDown = Mutex(false)
+        let lookUp: NameResolver.LookUp = { _ in
+            if isDown.withLock({ $0 }) { return try failure.thrown() }
+            return [QUICSocketAddress(ipv4: (10, 0, 0, 1), port: 0)]
+        }
+        // The lookup's own end is what counts, and not that it takes long.
+        let lasting = NameResolver(limits: limits { $0.patience = .hours(1) }, lookUp: lookUp)
+        let brief = NameResolver(limits: limits { $0.memory = .zero }, lookUp: lookUp)
+        for resolver in [lasting, brief] { #expect(try await ask(resolver).get() == ["10.0.0.1"]) }
+        isDown.withLock { $0 = true }
+        if failure == .noServer {
+            #expect(try await ask(lasting).get() == ["10.0.0.1"])
+        } else {
+            await #expect(throws: QUICTransportError.self) { try await ask(lasting).get() }
+        }
+        await #expect(throws: QUICTransportError.self, "too old") { try await ask(brief).get() }
+        await #expect(throws: QUICTransportError.self, "never known") { try await ask(lasting, "b.test").get() }
     }
 
     @Test("An answer that is too old is waited for")
