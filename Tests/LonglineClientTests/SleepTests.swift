@@ -87,6 +87,22 @@ struct SleepTests {
     }
 
     @Test(
+        "who comes while an attempt is under way that leads nowhere waits for no other",
+        arguments: [TimeAmount.zero, .seconds(3_600)])
+    func attempt(slept: TimeAmount) async throws {
+        harness.service.state.withLock { $0.answers = [.nobody] }
+        let (client, service) = (harness.client, harness.service)
+        try await virtual.running { try await client.start() }
+        try await virtual.pass(.zero) { service.state.withLock { $0.requests.count } == 1 }
+        sleep.pass(slept)
+        try await virtual.running { try await client.setMode(.foreground) }
+        // Its time is over asleep, or awake.
+        try await virtual.pass(slept > .zero ? .zero : .seconds(10)) { client.state.isConnected }
+        #expect(attempts == 2)
+        try await virtual.running { await client.disconnect() }
+    }
+
+    @Test(
         "a session that died asleep is found within an answer's time when the machine is awake",
         arguments: [Sign.addresses, .call])
     func session(_ sign: Sign) async throws {

@@ -100,11 +100,21 @@ extension ConnectionDriver {
             generation += 1
             let cause = end.cause
             outlets.lastFailure.set(cause)
-            if step.delay > .zero { publish(.waiting(delay: step.delay, cause: cause)) }
+            let delay = timeToWait(before: step)
+            if delay > .zero { publish(.waiting(delay: delay, cause: cause)) }
             let now = clock.now()
-            waitForAttempt(at: now + TimeAmount(step.delay), earliest: now + TimeAmount(step.floor))
+            waitForAttempt(at: now + TimeAmount(delay), earliest: now + TimeAmount(step.floor))
             if awayForUnread != nil { outlets.messages.awaitFall(to: unreadMark) }
         }
+    }
+
+    /// How long the client waits. Who came during the last attempt, which may have begun hours ago on a device that slept, would have
+    /// ended the wait behind it.
+    private func timeToWait(before step: NextStep) -> Duration {
+        guard isAwaited, step.floor == .zero, plan.target != nil || !access.mustWait(now: clock.now()) else {
+            return step.delay
+        }
+        return .zero
     }
 
     /// How long the session of a link was up; nil: it never was.
@@ -146,9 +156,16 @@ extension ConnectionDriver {
         becomeIdle(.stopped(code, reason), state, error: error)
     }
 
+    private func noteAwaited() {
+        switch phase {
+        case .preparing, .connecting: isAwaited = true
+        case .idle, .connected, .waiting, .stopped: break
+        }
+    }
+
     /// The network came back while the client waited, or its user did: it needn't wait any longer than the service asked for.
     func connectNow() {
-        guard case .waiting(let timer) = phase else { return }
+        guard case .waiting(let timer) = phase else { return noteAwaited() }
         let now = clock.now()
         // A control layer that asked to be left alone is, unless there is somewhere to go without it.
         if plan.target == nil, access.mustWait(now: now) { return }

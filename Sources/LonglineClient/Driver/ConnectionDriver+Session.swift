@@ -145,6 +145,7 @@ extension ConnectionDriver {
         guard session.isConnected else { return }
         phase = .connected
         attempts = 0
+        isAwaited = false
         let info = ConnectionInfo(
             session: connected.session, resumed: connected.resumed,
             earlyData: link.handshake?.earlyDataAccepted ?? false,

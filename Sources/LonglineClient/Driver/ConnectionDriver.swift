@@ -70,6 +70,8 @@ final class ConnectionDriver {
     var sessionTimer: (deadline: NIODeadline, task: DriverTimer)?
     /// When the next attempt begins while the client waits for it, and what the service asked it to wait at least.
     var nextAttempt: (at: NIODeadline, earliest: NIODeadline)?
+    /// The user came while an attempt was under way: if nothing comes of it, the next one begins at once.
+    var isAwaited = false
     /// When back-off began anew last, in another network.
     var backOffRenewedAt: NIODeadline?
     var attemptTimer: DriverTimer?
