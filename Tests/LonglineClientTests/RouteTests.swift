@@ -51,6 +51,21 @@ struct RouteTests {
         try await virtual.running { await client.disconnect() }
     }
 
+    @Test("an attempt without an answer starts again a second after another address came")
+    func anotherFamily() async throws {
+        let harness = try harness()
+        let (client, service) = (harness.client, harness.service)
+        service.state.withLock { $0.answers = [.nobody] }
+        try await virtual.running { try await client.start() }
+        try await virtual.pass(.zero) { service.state.withLock { $0.requests.count } == 1 }
+        try await change(harness)
+        await virtual.pass(.milliseconds(999))
+        #expect(service.state.withLock { $0.requests.count } == 1, "what is on its way may be an answer")
+        try await virtual.pass(.milliseconds(1)) { client.state.isConnected }
+        #expect(service.state.withLock { $0.requests.count } == 2)
+        try await virtual.running { await client.disconnect() }
+    }
+
     @Test("a path that answers is kept, and one that the route leads to isn't asked")
     func kept() async throws {
         let harness = try harness()

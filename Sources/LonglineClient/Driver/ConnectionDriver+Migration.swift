@@ -135,12 +135,22 @@ extension ConnectionDriver {
             if address.map({ change.gone.contains($0) }) ?? !change.gone.isEmpty {
                 giveUpCurrent()
                 linkEnded(.pathGone("the local address changed"), link: link)
+            } else if !change.new.isEmpty {
+                _ = schedule(in: Self.routesSettle) { driver in driver.startAgainIfUnanswered(link) }
             }
         case .connected:
             guard let link = current, let address = link.mobile?.localAddress?.ipAddress else { return }
             if change.gone.contains(address) { return moveFromLostAddress(link) }
             _ = schedule(in: Self.routesSettle) { driver in driver.askPath(of: link) }
         }
+    }
+
+    /// An attempt goes to the addresses that there was a route to when it began: where IPv6 was there first and leads nowhere, IPv4 isn't
+    /// tried any more. One that the server has not answered by now starts again.
+    private func startAgainIfUnanswered(_ link: DriverLink) {
+        guard current === link, case .connecting = phase, link.handshake == nil else { return }
+        giveUpCurrent()
+        linkEnded(.pathGone("another address came, and nothing by the old ones"), link: link)
     }
 
     /// Where packets would leave by another address now, as behind a VPN that came up, those of this one may be lost, or dropped on the
