@@ -126,7 +126,7 @@ public struct HeartbeatLearner: Hashable, Sendable {
             settle()
         case .steady(let beats):
             phase = .steady(beats: beats + 1)
-            if beats + 1 >= search.beatsUntilRetry, mode != .lowPower, let longer { phase = .retrying(longer) }
+            if beats + 1 >= search.beatsUntilRetry, retries, let longer { phase = .retrying(longer) }
         case .retrying(let longer):
             // It was quiet for less than asked: that shows nothing new.
             guard silence >= longer.scaled(by: 0.95) else { return }
@@ -161,6 +161,10 @@ public struct HeartbeatLearner: Hashable, Sendable {
         knowledge.died = min(knowledge.died ?? silence, silence)
         if let lived = knowledge.lived, lived >= silence { knowledge.lived = nil }
     }
+
+    /// Whether longer intervals are tried at all. In low power a try costs more than it may bring, unless beats are closer together than
+    /// on a network that nobody knows: then it is the beats that the battery is spent on.
+    private var retries: Bool { mode != .lowPower || interval < search.start }
 
     /// What to try after a long time of peace, if there is anything.
     private var longer: TimeAmount? {

@@ -74,6 +74,21 @@ struct HeartbeatLearnerTests {
         for _ in 0..<10 { #expect(network.ask() <= .seconds(5)) }
     }
 
+    @Test(
+        "A network that forgot sooner than the server serves beats, and doesn't any more, is found out in low power, too",
+        arguments: [SessionMode.foreground, .lowPower])
+    func shortTimeoutForAWhile(mode: SessionMode) {
+        var network = Network(.seconds(3))
+        network.learner.mode = mode
+        _ = network.settle()
+        #expect(network.learner.interval == .seconds(5))
+        network.timeout = .seconds(120)
+        // A hundred beats, and the longer one that is tried then.
+        for _ in 0...100 { network.ask() }
+        #expect(network.settle() <= 8)
+        #expect((TimeAmount.seconds(96)..<(.seconds(120))).contains(network.learner.interval))
+    }
+
     @Test("A death in doubt counts when it comes twice")
     func doubt() {
         var learner = HeartbeatLearner()
