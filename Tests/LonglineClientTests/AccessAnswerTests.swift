@@ -215,11 +215,25 @@ import Testing
         #expect(!nothing.isDue(now: start, hasOther: true, isReturn: false), "there are others to go to")
     }
 
+    @Test("that no access point could be reached is forgotten in another network, and what a node said isn't")
+    func otherNetwork() {
+        var book = book(stored(wall), wall: wall)
+        #expect(!due(book, after: 0))
+        book.doubt(.unreached)
+        #expect(due(book, after: 0))
+        book.networkChanged()
+        #expect(!due(book, after: 0))
+        book.doubt(.sentAway)
+        book.doubt(.unreached)
+        book.networkChanged()
+        #expect(due(book, after: 0))
+    }
+
     @Test("who only comes back by another path needs no fresh answer, unless a node sent it away")
     func returning() {
         var book = book(stored(0), wall: wall)
         #expect(!book.isDue(now: start, hasOther: false, isReturn: true))
-        book.doubt()
+        book.doubt(.sentAway)
         #expect(book.isDue(now: start, hasOther: false, isReturn: true))
         #expect(self.book(nil, wall: wall).isDue(now: start, hasOther: false, isReturn: true))
     }

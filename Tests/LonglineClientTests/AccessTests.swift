@@ -133,6 +133,29 @@ struct AccessTests {
         await harness.client.disconnect()
     }
 
+    @Test("who had no network comes back to where the control layer said, without asking it again")
+    func noNetwork() async throws {
+        let control = FakeControl { _, _ in FakeControl.points(["a", "b"]) }
+        let harness = try harness(control) {
+            $0.backOff = BackOffPolicy(base: .seconds(3_600), maximum: .seconds(3_600))
+        }
+        try await harness.client.connect()
+        let dead = FakeService.Answer.fail(ClientError(.connectFailed, message: "no route"))
+        harness.service.state.withLock { $0.answers = [dead, dead] }
+        await harness.lose()
+        for attempts in [2, 3] {
+            try await harness.client.run { $0.connectNow() }
+            while hosts(harness).count < attempts { await Task.yield() }
+            _ = await harness.state { if case .waiting = $0 { true } else { false } }
+        }
+        let change = try #require(AddressChange(from: [], to: ["192.0.2.99"]))
+        try await harness.client.run { $0.addressesChanged(change) }
+        _ = await harness.state { $0.isConnected }
+        #expect(hosts(harness) == ["a", "a", "b", "a"])
+        #expect(control.asked == 1)
+        await harness.client.disconnect()
+    }
+
     @Test("with no answer at all the client waits, says why, and goes on to ask")
     func nothing() async throws {
         let control = FakeControl { _, _ in .failure }

@@ -81,7 +81,7 @@ extension ConnectionDriver {
         let step = plan.ended(end, uptime: uptime, usedTicket: link?.usedResumeTicket ?? false, random: &random)
         // What the control layer thinks of a token says nothing about the ticket.
         if step.dropTicket, link != nil { keepResumeTicket(nil) }
-        if step.asksAnew { access.doubt() }
+        if step.asksAnew { access.doubt(end.isWordOfNode ? .sentAway : .unreached) }
         switch end {
         case .pathGone, .unanswered: isReturn = true
         default: isReturn = false

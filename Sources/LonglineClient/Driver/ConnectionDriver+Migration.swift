@@ -175,6 +175,7 @@ extension ConnectionDriver {
         if let last = backOffRenewedAt, now - last < Self.backOffRenewal { return }
         backOffRenewedAt = now
         plan.networkChanged()
+        access.networkChanged()
     }
 
     private func moveFromLostAddress(_ link: DriverLink) {

@@ -10,6 +10,9 @@ import NIOCore
 /// ```
 /// A due answer goes on to be used while none comes.
 struct AccessBook: Sendable {
+    /// Why an answer that is fresh may be wrong.
+    enum Doubt { case unreached, sentAway }
+
     /// After a question in vain the last answer does for so long, and up to twice as long, before the next question.
     static let restAfterFailure = Duration.seconds(15)
 
@@ -26,7 +29,7 @@ struct AccessBook: Sendable {
     private var receivedAt: UInt64 = 0
     /// On the clock that never goes back.
     private var freshUntil: NIODeadline?
-    private var isDoubted = false
+    private var reasonToDoubt: Doubt?
     private var restsUntil: NIODeadline?
     /// The control layer itself asked to be left alone until then.
     private var mustWaitUntil: NIODeadline?
@@ -79,7 +82,7 @@ struct AccessBook: Sendable {
         transport = fetched.way.transport
         receivedAt = wall
         freshUntil = now + TimeAmount(fetched.answer.lifetime)
-        isDoubted = false
+        reasonToDoubt = nil
         restsUntil = nil
         mustWaitUntil = nil
         let url = fetched.way.control.url
@@ -99,7 +102,10 @@ struct AccessBook: Sendable {
     }
 
     /// A node sent this client away, or none of them could be reached: the next attempt asks first.
-    mutating func doubt() { isDoubted = true }
+    mutating func doubt(_ reason: Doubt) { if reasonToDoubt != .sentAway { reasonToDoubt = reason } }
+
+    /// The device is in another network: that none of them could be reached may have been the one before.
+    mutating func networkChanged() { if reasonToDoubt == .unreached { reasonToDoubt = nil } }
 
     /// The answer was for somebody else.
     mutating func forget() {
@@ -107,7 +113,7 @@ struct AccessBook: Sendable {
         user = nil
         holder = nil
         freshUntil = nil
-        isDoubted = false
+        reasonToDoubt = nil
         restsUntil = nil
     }
 
@@ -118,7 +124,7 @@ struct AccessBook: Sendable {
         return subject != user
     }
 
-    func isFresh(now: NIODeadline) -> Bool { !isDoubted && isWithinLifetime(now: now) }
+    func isFresh(now: NIODeadline) -> Bool { reasonToDoubt == nil && isWithinLifetime(now: now) }
 
     func isWithinLifetime(now: NIODeadline) -> Bool { answer != nil && freshUntil.map { now < $0 } ?? false }
 
@@ -128,7 +134,7 @@ struct AccessBook: Sendable {
     ///   - isReturn: the device only comes back by another path, to where it was connected: that needs no fresh answer.
     func isDue(now: NIODeadline, hasOther: Bool, isReturn: Bool) -> Bool {
         guard !isFresh(now: now) else { return false }
-        if isReturn, answer != nil, !isDoubted { return false }
+        if isReturn, answer != nil, reasonToDoubt == nil { return false }
         if answer == nil && !hasOther { return true }
         return restsUntil.map { now >= $0 } ?? true
     }

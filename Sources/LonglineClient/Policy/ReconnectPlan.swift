@@ -28,6 +28,9 @@ enum LinkEnd: Sendable {
         }
     }
 
+    /// Whether a node said why.
+    var isWordOfNode: Bool { if case .closed = self { true } else { false } }
+
     /// For logs, and for the states of a client that stops.
     var reason: String {
         switch self {
