@@ -13,8 +13,8 @@ extension TransportSettings {
     /// heartbeat to the session.
     public static var longline: TransportSettings {
         var settings = TransportSettings()
-        // Above the longest silence that a session allows, so that the session's close comes first.
-        settings.maxIdleTimeout = .seconds(660)
+        // The server's counts, as the smaller one: how long a session may be quiet is up to the service. A day.
+        settings.maxIdleTimeout = .seconds(86_400)
         settings.maxBidirectionalStreams = 1
         settings.maxUnidirectionalStreams = UInt64(ClientSessionConfiguration().maximumLanes)
         settings.streamWindow = 256 << 10
@@ -28,6 +28,8 @@ extension TransportSettings {
     /// The same for a server, with a stream for each lane that it lets a client have.
     public static var longlineServer: TransportSettings {
         var settings = longline
+        // Above the longest silence that a session allows by default, so that the session's close comes first.
+        settings.maxIdleTimeout = .seconds(660)
         settings.maxUnidirectionalStreams = UInt64(ServerSessionConfiguration().maximumLanes)
         return settings
     }

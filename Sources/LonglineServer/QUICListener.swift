@@ -31,6 +31,7 @@ final class QUICListener: LinkListener {
                 advice: "check both PEM files, and that the key belongs to the certificate")
         }
         var settings = QUICLinkServerConfiguration(tls: tls)
+        settings.quic.endpoint.server?.transport = transport(for: configuration.limits)
         settings.quic.endpoint.staticKey = secrets.endpointKey
         // Each loop has an endpoint; the server's own count over all of them is exact and closes with a code.
         settings.quic.endpoint.maxConnections = configuration.limits.maximumConnections + 1024
@@ -47,6 +48,14 @@ final class QUICListener: LinkListener {
                 .addressUnavailable, message: "can't listen on \(configuration.addresses)", cause: error,
                 advice: "choose a free UDP port, and addresses of this host")
         }
+    }
+
+    /// How connections are set up. One lives a minute longer than the longest silence of its session, which ends it with a word.
+    static func transport(for limits: ServerLimits) -> TransportSettings {
+        var transport = TransportSettings.longlineServer
+        let silence = UInt64(max(0, limits.idleTimeout.nanoseconds)) + UInt64(TimeAmount.minutes(1).nanoseconds)
+        transport.maxIdleTimeout = max(transport.maxIdleTimeout, .nanoseconds(silence))
+        return transport
     }
 
     /// Other protocols' handlers, whose handshakes count with those of links.

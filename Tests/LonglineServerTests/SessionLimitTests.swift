@@ -1,3 +1,4 @@
+import LonglineLinks
 import LonglineSession
 import LonglineStore
 import LonglineWire
@@ -54,6 +55,16 @@ private let eve = identifier { try UserID("eve") }
             let phone = try await server.device("ann")
             #expect(try await phone.connect().limits == session.limits)
         }
+    }
+
+    @Test(arguments: [TimeAmount.seconds(5), .minutes(10), .hours(6)])
+    func noConnectionIsGivenUpBeforeItsSession(_ silence: TimeAmount) {
+        var limits = ServerLimits()
+        limits.idleTimeout = silence
+        let server = QUICListener.transport(for: limits).maxIdleTimeout
+        #expect(server.nanoseconds > UInt64(silence.nanoseconds))
+        // The smaller one of both sides' counts.
+        #expect(TransportSettings.longline.maxIdleTimeout >= server)
     }
 
     @Test(arguments: [true, false]) func noWindowIsLargerThanClientsBelieve(_ isOfAChannel: Bool) throws {
