@@ -51,6 +51,31 @@ struct RouteTests {
         try await virtual.running { await client.disconnect() }
     }
 
+    @Test("what nothing answered in one network is no reason to come back without the ticket in the next")
+    func silentNetwork() async throws {
+        let harness = try ClientHarness(loop: virtual.loop) {
+            $0.accessPoints = [AccessPoint(host: "one", port: 1)]
+            $0.backOff = BackOffPolicy(base: .seconds(3_600), maximum: .seconds(3_600))
+        }
+        let (client, service) = (harness.client, harness.service)
+        try await virtual.running { try await client.connect() }
+        service.state.withLock { $0.answers = [.nobody, .nobody] }
+        service.cut()
+        for attempts in [2, 3] {
+            try await virtual.pass(.zero) { if case .waiting = client.state { true } else { false } }
+            try await virtual.running { try await client.start() }
+            try await virtual.pass(.zero) { service.state.withLock { $0.requests.count } == attempts }
+            // The time of an attempt.
+            await virtual.pass(.seconds(10))
+        }
+        try await virtual.pass(.zero) { if case .waiting = client.state { true } else { false } }
+        try await change(harness)
+        try await virtual.pass(.zero) { client.state.isConnected }
+        let tls = Array("tls".utf8)
+        #expect(service.state.withLock { $0.requests.map(\.sessionTicket) } == [nil, tls, tls, tls])
+        try await virtual.running { await client.disconnect() }
+    }
+
     @Test("an attempt without an answer starts again a second after another address came")
     func anotherFamily() async throws {
         let harness = try harness()

@@ -100,7 +100,7 @@ extension ConnectionDriver {
         var ticket = transportTickets[target.description].flatMap {
             $0.isOver(at: clock.wall()) ? nil : $0.bytes
         }
-        if suspectTickets.remove(target) != nil { ticket = nil }
+        if doesWithoutTicket(to: target) { ticket = nil }
         connectNumber += connectStep
         assert(connectNumber <= durableConnectNumber, "a connect number is durable before it is used")
         let link = DriverLink(

@@ -176,6 +176,7 @@ extension ConnectionDriver {
         backOffRenewedAt = now
         plan.networkChanged()
         access.networkChanged()
+        silentTickets = [:]
     }
 
     private func moveFromLostAddress(_ link: DriverLink) {

@@ -37,7 +37,7 @@ extension ConnectionDriver {
 
     /// The handshake failed. A ticket may be what broke it: the next attempt does without, and gets a new one if it comes through.
     func handshakeFailed(on link: DriverLink) {
-        silentTickets.remove(link.accessPoint)
+        silentTickets[link.accessPoint] = nil
         if link.usedSessionTicket { suspectTickets.insert(link.accessPoint) }
     }
 
@@ -46,11 +46,15 @@ extension ConnectionDriver {
     /// in a row one does without.
     func handshakeTimedOut(on link: DriverLink) {
         guard link.usedSessionTicket, link.handshake == nil else { return }
-        if silentTickets.remove(link.accessPoint) == nil {
-            silentTickets.insert(link.accessPoint)
-        } else {
-            suspectTickets.insert(link.accessPoint)
-        }
+        silentTickets[link.accessPoint, default: 0] += 1
+    }
+
+    /// Whether the present attempt makes a full handshake, for what came of those before.
+    func doesWithoutTicket(to accessPoint: AccessPoint) -> Bool {
+        let isSuspect = suspectTickets.remove(accessPoint) != nil
+        guard isSuspect || silentTickets[accessPoint, default: 0] >= 2 else { return false }
+        silentTickets[accessPoint] = nil
+        return true
     }
 
     /// Nodes come and go, and what is of use at none would stay on the disk: forgets, with the next flush, the access points whose

@@ -115,10 +115,10 @@ final class ConnectionDriver {
     var resumeTicket: StoredSecret?
     var transportTickets: [String: StoredSecret]
     var addressTokens: [String: [UInt8]]
-    /// Access points whose TLS ticket was used for a handshake that failed, or for two in a row that nothing came of.
+    /// Access points whose TLS ticket was used for a handshake that failed.
     var suspectTickets: Set<AccessPoint> = []
-    /// Those whose TLS ticket was used for the last handshake, and nothing came of it.
-    var silentTickets: Set<AccessPoint> = []
+    /// How many handshakes in a row with an access point's TLS ticket got no answer in the present network.
+    var silentTickets: [AccessPoint: Int] = [:]
     var pending = PendingWrites()
     var isFlushing = false
     var flushScheduled = false

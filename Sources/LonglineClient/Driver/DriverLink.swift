@@ -74,7 +74,7 @@ final class DriverLink: LinkHandler {
 
     func handshakeCompleted(_ link: any Link, info: LinkHandshake) {
         handshake = info
-        driver?.silentTickets.remove(accessPoint)
+        driver?.silentTickets[accessPoint] = nil
     }
 
     func received(_ frame: Frame, lane: LaneID, early: Bool, link: any Link) {
