@@ -86,8 +86,9 @@ extension ConnectionDriver {
         case .pathGone, .unanswered: isReturn = true
         default: isReturn = false
         }
+        let delay = timeToWait(before: step)
         logger.info(
-            "link ended", metadata: ["reason": "\(end.reason)", "next": "\(step.kind)", "delay": "\(step.delay)"])
+            "link ended", metadata: ["reason": "\(end.reason)", "next": "\(step.kind)", "delay": "\(delay)"])
         switch step.kind {
         case .stop(.replaced) where onReplaced != nil:
             phase = .stopped(.replaced, end.reason)
@@ -100,7 +101,6 @@ extension ConnectionDriver {
             generation += 1
             let cause = end.cause
             outlets.lastFailure.set(cause)
-            let delay = timeToWait(before: step)
             if delay > .zero { publish(.waiting(delay: delay, cause: cause)) }
             let now = clock.now()
             waitForAttempt(at: now + TimeAmount(delay), earliest: now + TimeAmount(step.floor))
