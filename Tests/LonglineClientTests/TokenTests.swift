@@ -220,8 +220,10 @@ struct TokenTests {
         try await virtual.running { await client.disconnect() }
     }
 
-    @Test("a token that takes longer than that is waited for where the ticket has led nowhere")
-    func slow() async throws {
+    @Test(
+        "a token that takes longer than that is waited for where the ticket has led nowhere, unless the user comes meanwhile",
+        arguments: [false, true])
+    func slow(isAwaited: Bool) async throws {
         let (virtual, calls, token) = (VirtualLoop(), Counter(), Outcome<String>())
         var state = StoredClientState()
         state.resumeTicket = StoredSecret(bytes: [1], expiry: 0)
@@ -245,11 +247,17 @@ struct TokenTests {
         for _ in 0..<200 where calls.count == 1 { await virtual.pass(.seconds(5)) }
         await virtual.pass(.seconds(5))
         #expect(control.asked == 0)
+        if isAwaited {
+            try await virtual.running { try await client.setMode(.foreground) }
+            try await virtual.pass(.zero) { client.state.isConnected }
+        }
         token.resolve(.success("late"))
         try await virtual.pass(.zero) { client.state.isConnected }
         #expect(calls.count == 2)
-        #expect(control.state.withLock { Set($0.tokens) } == ["late"])
-        #expect(harness.service.state.withLock { $0.requests.map(\.accessPoint.host) } == ["dead", "best"])
+        let tokens: Set<String> = isAwaited ? [] : ["late"]
+        #expect(control.state.withLock { Set($0.tokens) } == tokens)
+        let hosts = harness.service.state.withLock { $0.requests.map(\.accessPoint.host) }
+        #expect(hosts == ["dead", isAwaited ? "dead" : "best"])
         try await virtual.running { await client.disconnect() }
     }
 }

@@ -89,6 +89,22 @@ extension ConnectionDriver {
         beginAttempt()
     }
 
+    /// The user came while the control layer is asked, or the app for a token for it. Where a ticket does without, that has had time enough:
+    /// what it waits for may be a network that is gone, or was asleep.
+    /// - Returns: whether the attempt went on.
+    func goOnForUser() -> Bool {
+        guard case .preparing = phase, question != nil, usableTicket != nil, plan.target != nil,
+            clock.now() - attemptBeganAt >= TimeAmount(Self.patienceWithAnswer)
+        else { return false }
+        question?.cancel()
+        question = nil
+        // What the question still brings is nobody's.
+        generation += 1
+        access.failed(retryAfter: .zero, now: clock.now(), random: &random)
+        goOn(without: "the user waits", generation)
+        return true
+    }
+
     private func located(_ finding: Finding, _ generation: UInt64) {
         switch finding {
         case .found(let fetched, let token): found(fetched, token, generation)

@@ -8,6 +8,7 @@ extension ConnectionDriver {
     func beginAttempt() {
         generation += 1
         attempts += 1
+        attemptBeganAt = clock.now()
         isAwaited = false
         phase = .preparing
         question?.cancel()

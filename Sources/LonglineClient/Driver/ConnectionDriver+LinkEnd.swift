@@ -158,7 +158,7 @@ extension ConnectionDriver {
 
     private func noteAwaited() {
         switch phase {
-        case .preparing, .connecting: isAwaited = true
+        case .preparing, .connecting: if !goOnForUser() { isAwaited = true }
         case .idle, .connected, .waiting, .stopped: break
         }
     }

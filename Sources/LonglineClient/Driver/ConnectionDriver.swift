@@ -50,6 +50,8 @@ final class ConnectionDriver {
     var generation: UInt64 = 0
     /// Attempts since the last session that was accepted, for the states that an app shows.
     var attempts = 0
+    /// When the last one began.
+    var attemptBeganAt = NIODeadline.uptimeNanoseconds(0)
     var plan: ReconnectPlan
     /// What the control layer said last.
     var access: AccessBook
