@@ -103,6 +103,7 @@ extension ServerCore {
             let heads = Dictionary(
                 step.left.map { (ChannelKey(tenant: user.tenant, channel: $0.channel), $0.position) }
             ) { $1 }
+            for room in heads.keys { self.roomRules.changed(room) }
             if !heads.isEmpty { for loop in loops { loop.execute { $0.wake(heads) } } }
         }
         webhooks?.erased(user)

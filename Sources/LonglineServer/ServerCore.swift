@@ -19,6 +19,8 @@ final class ServerCore: Sendable {
     let sessionConfiguration: ServerSessionConfiguration
     /// How many devices listen to each room, on all loops.
     let audiences = RoomAudiences()
+    /// When it changed who may publish in rooms.
+    let roomRules = RoomRuleLog()
     /// The app's own decision, where it has one.
     let authorization: AuthorizationGate?
     /// How fast users and tenants may publish.

@@ -70,6 +70,7 @@ extension SessionHost {
         let core = self.core
         roomChangeBegins(in: work.room)
         let published = appendsWaiting > 0 ? loop.appendsAnswered() : nil
+        let asOf = core.roomRules.count
         inOrder { () async -> Result<RoomOutcome, StoreError> in
             // What was published before it is judged by the room as it was. No publish that counts here waits for a change.
             try? await published?.get()
@@ -77,7 +78,7 @@ extension SessionHost {
                 try await core.store.change(work.room, work.change, by: device)
             }
         } then: { host, result in
-            host.roomChanged(work, device, result)
+            host.roomChanged(work, device, asOf: asOf, result)
             host.roomChangeEnded(in: work.room)
         }
     }
@@ -89,7 +90,10 @@ extension SessionHost {
         return !isMember && stays >= core.limits.roomsPerUser ? .limitReached : nil
     }
 
-    private func roomChanged(_ work: RoomWork, _ device: DeviceKey, _ result: Result<RoomOutcome, StoreError>) {
+    /// - Parameter asOf: how often it had changed before who publishes in rooms.
+    private func roomChanged(
+        _ work: RoomWork, _ device: DeviceKey, asOf: UInt64, _ result: Result<RoomOutcome, StoreError>
+    ) {
         switch result {
         case .failure(let error):
             core.note(error, in: "room")
@@ -97,14 +101,16 @@ extension SessionHost {
         case .success(.refused(let code)): refuse(work, code)
         case .success(.done(let receipt)):
             // The store has it: the user's devices and the room learn it even if this link is gone.
+            let key = ChannelKey(tenant: device.tenant, channel: .room(work.room))
+            if receipt.isNew, work.change.mayChangeWhoPublishes { core.roomRules.changed(key) }
             let answered = tell(receipt, device, work.room)
             if phase != .ended {
                 let answer = RoomAnswer(request: work.request, refusal: nil, position: receipt.position)
                 let settings = work.isJoin ? receipt.settings : nil
+                if let settings { voices.learn(settings.mayPublish, in: work.room, asOf: asOf) }
                 session.roomAnswered(answer, settings: settings, channel: answered, now: now)
             }
             guard receipt.isNew else { return }
-            let key = ChannelKey(tenant: device.tenant, channel: .room(work.room))
             if receipt.isDeleted { loop.publishDeletion(of: key, at: receipt.position) }
             loop.publishWakes([key: receipt.head])
         }

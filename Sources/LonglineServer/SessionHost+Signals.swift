@@ -73,7 +73,58 @@ extension SessionHost {
         guard takes(.signal) else { return dropped(.rate) }
         let channel = ChannelKey(tenant: tenant, channel: signal.channel)
         guard core.audiences.count(of: channel) <= core.limits.signalAudience else { return dropped(.audience) }
-        decide(SignalInFlight(channel: channel, signal: signal, until: until, from: id))
+        let inFlight = SignalInFlight(channel: channel, signal: signal, until: until, from: id)
+        guard case .room(let room) = signal.channel, !signal.kind.isAboutOneself else { return decide(inFlight) }
+        judge(inFlight, in: room)
+    }
+
+    /// Goes on with a signal if the room lets the user publish. While that is not known, it waits, and those behind it.
+    private func judge(_ signal: SignalInFlight, in room: RoomID) {
+        let core = core
+        if let mayPublish = voices.mayPublish(
+            in: room, isCurrent: { core.roomRules.isCurrent(signal.channel, asOf: $0) })
+        {
+            return mayPublish ? decide(signal) : dropped(.forbidden)
+        }
+        guard let device else { return dropped(.early) }
+        let (asks, replaced) = voices.wait(signal, in: room)
+        if replaced > 0 { dropped(.replaced) }
+        guard asks else { return }
+        let asOf = core.roomRules.count
+        offLoop {
+            await Result { () async throws(StoreError) in
+                try await core.store.members(
+                    of: room, in: device.tenant, for: device.user, after: nil, limit: 1)
+            }
+        } then: { host, result in
+            host.judged(room, asOf: asOf, result)
+        }
+    }
+
+    private func judged(_ room: RoomID, asOf: UInt64, _ result: Result<MemberList?, StoreError>) {
+        let waiting = voices.takeWaiting(in: room)
+        var mayPublish = false
+        switch result {
+        case .failure(let error):
+            core.note(error, in: "room settings")
+            for _ in waiting { dropped(.failed) }
+            return
+        case .success(let list):
+            // Of who is no member nothing is kept: another device of the user may join.
+            if let settings = list?.settings {
+                mayPublish = settings.mayPublish
+                voices.learn(mayPublish, in: room, asOf: asOf)
+            }
+        }
+        for signal in waiting {
+            if !mayPublish {
+                dropped(.forbidden)
+            } else if phase == .established, signal.until > now {
+                decide(signal)
+            } else {
+                dropped(.expired)
+            }
+        }
     }
 
     /// Passes a signal on if the app allows to publish there, where it wants to be asked.
@@ -126,4 +177,10 @@ extension SessionHost {
     }
 
     func dropped(_ reason: SignalDrop) { loop.statistics.signalsDropped[reason, default: 0] += 1 }
+}
+
+extension SignalKind {
+    /// Whether it says only what the sender's own state is, which a member may tell who may not publish: how far one has read, that
+    /// one is there.
+    fileprivate var isAboutOneself: Bool { self == .readPosition || self == .presenceHint }
 }

@@ -48,6 +48,8 @@ final class SessionHost: LinkHandler {
     var watched: Set<UserID> = []
     /// With whom of those, and of those it signals, the user is in touch.
     var touch = TouchTable()
+    /// In which rooms it may signal what takes the right to publish.
+    var voices = RoomVoices()
     /// What the user's home knows of this session; nil: nothing.
     var reportedPresence: PresenceState?
     /// What the device asked for before the session was established.
@@ -321,6 +323,7 @@ final class SessionHost: LinkHandler {
         dropHeld()
         heldChanges = []
         dropDecisions()
+        voices = RoomVoices()
         refusals.removeAll()
         guard let device, let identity else { return }
         core.cursors.put(device, confirmed)

@@ -204,7 +204,12 @@ extension ServerRuntime {
             core.note(error, in: "room")
             throw ServerError(.storeUnavailable, message: "the room could not be changed", cause: error)
         }
-        if let receipt = outcome.receipt, receipt.isNew { await tell(receipt, device, room) }
+        if let receipt = outcome.receipt, receipt.isNew {
+            if change.mayChangeWhoPublishes {
+                core.roomRules.changed(ChannelKey(tenant: device.tenant, channel: .room(room)))
+            }
+            await tell(receipt, device, room)
+        }
         return outcome
     }
 
