@@ -50,11 +50,14 @@ extension WebhookDispatcher {
                 if try await muting.isMuted(key.user, key.conversation, in: key.tenant) { return .muted }
                 if try await isConfirmed(notification) { return .confirmed }
                 let isLastOver = notification.isLastOver(at: now)
-                let absence = try await absence(of: notification, now: now)
-                if absence == .notEntitled { return .notEntitled }
-                if isLastOver || absence == .retracted {
+                let standing = try await standing(of: notification, now: now)
+                if standing.absence == .notEntitled { return .notEntitled }
+                notification.count = min(notification.count, standing.most)
+                if isLastOver || standing.absence == .retracted {
                     guard let others = notification.withoutLast else { return isLastOver ? .expired : .retracted }
                     notification = others
+                } else if notification.payload != nil {
+                    notification.payload = try await lastText(of: notification, through: standing.end, now: now)
                 }
             }
         } catch {
@@ -84,11 +87,21 @@ extension WebhookDispatcher {
         return known.map { notification.isCovered(by: $0, of: channel) } ?? false
     }
 
-    /// Why the last of the news is not for the user any more, or never was; nil when it is, or is only over. Members are looked up a
-    /// moment after a message: who joined meanwhile is one of them.
-    private func absence(of notification: PendingNotification, now: UInt64) async throws(StoreError) -> SkipReason? {
+    /// What the log says of news now.
+    private struct Standing {
+        /// Why the last of them is not for the user any more, or never was; nil when it is, or is only over.
+        var absence: SkipReason?
+        /// As many as there can be: members are told of what came within a second, and who joined in it of no more than came since.
+        var most = UInt64.max
+        /// The last entry that the user may read.
+        var end: Offset = 0
+    }
+
+    /// Members are looked up a moment after a message: who joined meanwhile is one of them.
+    private func standing(of notification: PendingNotification, now: UInt64) async throws(StoreError) -> Standing {
         let place = notification.position
-        guard place.offset > 0 else { return nil }
+        var standing = Standing()
+        guard place.offset > 0 else { return standing }
         let isRoom = if case .room = notification.channel { true } else { false }
         let range = LogRange(
             after: place.offset - 1, upTo: place.offset, direction: .newer, maximumEntries: 1, maximumBytes: 1,
@@ -98,16 +111,53 @@ extension WebhookDispatcher {
             page = try await store.page(
                 ChannelKey(tenant: notification.key.tenant, channel: notification.channel), range, now: now)
         } catch  where error.code == .unknownChannel {
-            return .retracted
+            standing.absence = .retracted
+            return standing
         }
-        guard page.epoch == place.epoch else { return nil }
+        guard page.epoch == place.epoch else { return standing }
+        standing.end = page.head
         if isRoom {
-            guard let stay = page.stay, stay.after < place.offset, place.offset <= stay.upTo ?? .max else {
-                return .notEntitled
+            // A stay begins with an entry that is no news.
+            guard let stay = page.stay, stay.after + 1 < place.offset, place.offset <= stay.upTo ?? .max else {
+                standing.absence = .notEntitled
+                return standing
             }
+            standing.most = place.offset - stay.after - 1
+            standing.end = min(page.head, stay.upTo ?? .max)
         }
-        guard case .skip(let skip)? = page.items.first, skip.reason == .retracted else { return nil }
-        return .retracted
+        if case .skip(let skip)? = page.items.first, skip.reason == .retracted { standing.absence = .retracted }
+        return standing
+    }
+
+    /// Pages in which a message's edits are looked for, and the bytes of each.
+    private static let pagesForEdits = 8
+    private static let bytesForEdits = 64 * 1_024
+
+    /// The text of the last of the news as its last edit has it, which may have been entered after the news were noted.
+    /// - Parameter end: the last entry that the user may read.
+    /// - Returns: nil where that is too large to go along, or so much came behind the message that not all of it is looked at.
+    private func lastText(
+        of notification: PendingNotification, through end: Offset, now: UInt64
+    ) async throws(StoreError) -> ByteBuffer? {
+        let channel = ChannelKey(tenant: notification.key.tenant, channel: notification.channel)
+        let message = notification.position
+        var (text, seen) = (notification.payload, message.offset)
+        for _ in 0..<Self.pagesForEdits where seen < end {
+            let range = LogRange(
+                after: seen, upTo: end, direction: .newer, maximumEntries: 1_024, maximumBytes: Self.bytesForEdits)
+            let page = try await store.page(channel, range, now: now)
+            guard page.epoch == message.epoch, let last = page.items.last else { return nil }
+            for case .entry(let entry) in page.items
+            where entry.kind == .edited && entry.target == message.offset && entry.sender == notification.sender {
+                text = entry.following == 0 ? entry.payload : nil
+            }
+            seen =
+                switch last {
+                case .entry(let entry): entry.offset
+                case .skip(let skip): skip.to
+                }
+        }
+        return seen < end ? nil : text
     }
 }
 
