@@ -6,7 +6,7 @@ public enum ChannelAction: UInt8, Hashable, Sendable, CaseIterable {
     case publish = 1
     /// Be sent its entries.
     case receive = 2
-    /// Join and leave it.
+    /// Join it. Leaving takes no right.
     case join = 4
     /// Change it as its owner.
     case manage = 8

@@ -78,7 +78,8 @@ extension ServerSession {
         case .join(let request):
             if admits(request.request, .join, request.room, now: now) { actions.append(.join(request)) }
         case .leave(let request):
-            if admits(request.request, .join, request.room, now: now) { actions.append(.leave(request)) }
+            // Who may not even join shall not be kept in a room that others put the user into.
+            if admits(request.request, nil, request.room, now: now) { actions.append(.leave(request)) }
         case .room(let command):
             if admits(command.request, .manage, command.room, now: now) { actions.append(.manage(command)) }
         case .members(let request):
@@ -102,15 +103,16 @@ extension ServerSession {
         }
     }
 
+    /// - Parameter action: what the credential has to allow; nil: nothing.
     private mutating func admits(
-        _ request: UInt64, _ action: ChannelAction, _ room: RoomID, now: NIODeadline
+        _ request: UInt64, _ action: ChannelAction?, _ room: RoomID, now: NIODeadline
     ) -> Bool {
         guard !roomRequests.contains(request) else {
             violated(.unexpectedFrame, "a request number that waits for its answer", now: now)
             return false
         }
         let refusal: RefusalCode
-        if identity?.may(action, .room(room)) != true {
+        if let action, identity?.may(action, .room(room)) != true {
             refusal = .forbidden
         } else if roomRequests.count >= configuration.maximumRoomRequests {
             refusal = .overloaded
