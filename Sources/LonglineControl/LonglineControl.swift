@@ -24,7 +24,7 @@ public final class LonglineControl: Service {
     private let alternative: AlternativeService
     private let access: CurrentAccess
     private let sampler: StatisticsSampler
-    private let janitor: ControlJanitor
+    let janitor: ControlJanitor
     private let logger: Logger
     private let hasRun = Mutex(false)
 
@@ -48,7 +48,8 @@ public final class LonglineControl: Service {
             configuration.database, time: configuration.time, logger: configuration.logger)
         janitor = ControlJanitor(
             keys: idempotency, logins: LoginEpochs(database: configuration.database), time: configuration.time,
-            tokenLifetime: configuration.limits.tokenLifetime, logger: configuration.logger)
+            tokenLifetime: configuration.limits.tokenLifetime, logger: configuration.logger,
+            unseen: server.unseenLimit)
         configuration.database.isErased(with: server)
         let routes = ControlRoutes(
             server: server, configuration: configuration, node: nodeID, access: access, sampler: sampler,

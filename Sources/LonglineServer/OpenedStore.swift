@@ -39,3 +39,14 @@ struct OpenedStore: Sendable {
     /// Writes what is queued and gives the files back.
     func close() async throws(StoreError) { try await own?.close() }
 }
+
+extension LonglineServer {
+    /// How long the store remembers a device that is not seen, in milliseconds, whether it is open yet or not.
+    package var unseenLimit: UInt64 {
+        switch configuration.store {
+        case .directory: StoreLimits().unseen
+        case .sqlite(let settings): settings.limits.unseen
+        case .shared(let store): (store as? any StoreMaintenance)?.unseenLimit ?? StoreLimits().unseen
+        }
+    }
+}

@@ -24,9 +24,16 @@ public protocol StoreMaintenance: Sendable {
     /// long, and with a room what its former members read there. Made again, they begin a new epoch.
     /// - Parameter place: where the step before ended (``SweepReport/next``); nil to begin.
     func sweep(from place: SweepPlace?) async throws(StoreError) -> SweepReport
+
+    /// How long a sweep remembers a device that is not seen, in milliseconds (``StoreLimits/unseen``): who keeps something of devices
+    /// beside the store keeps it as long. 180 days by default.
+    var unseenLimit: UInt64 { get }
 }
 
 extension StoreMaintenance {
+    /// That of ``StoreLimits``.
+    public var unseenLimit: UInt64 { StoreLimits().unseen }
+
     /// Takes all steps of a sweep, one after another. See ``sweep(from:)``; who wants to leave the store to others between does it
     /// with that.
     public func sweep() async throws(StoreError) -> SweepReport {

@@ -267,6 +267,41 @@ import Testing
         try database.close()
     }
 
+    @Test("logins are kept as long as the server's store is set to remember devices")
+    func configuredMemory() async throws {
+        let folder = try TemporaryFolder()
+        let day: UInt64 = 24 * 3_600 * 1_000
+        var limits = StoreLimits()
+        limits.unseen = 400 * day
+        let directory = try ServerDirectory(folder.path)
+        let identity = try directory.developmentIdentity(names: ["localhost"])
+        var settings = SQLiteStoreConfiguration(directory: directory.storePath)
+        settings.limits = limits
+        let database = try ControlDatabase(directory)
+        for store in [LonglineServer.Configuration.Store.sqlite(settings), .shared(InMemoryStore(limits: limits))] {
+            let server = LonglineServer(
+                configuration: LonglineServer.Configuration(
+                    store: store, certificate: { identity.credentials }, tokenKeys: [], addresses: []))
+            let control = try LonglineControl(
+                server: server,
+                configuration: LonglineControl.Configuration(
+                    certificate: { identity.credentials }, keys: DirectoryControlKeys(directory), database: database))
+            #expect(control.janitor.unseen == limits.unseen)
+        }
+        let logins = LoginEpochs(database: database)
+        let start: UInt64 = 1_800_000_000_000
+        let phone = DeviceKey(tenant: ControlService.tenant, user: Self.ann, device: try DeviceID("phone"))
+        let epoch = try await logins.allot(phone, now: start)
+        let lifetime = Duration.seconds(30 * 24 * 3_600)
+        try await logins.sweep(now: start + 431 * day, tokenLifetime: lifetime, unseen: limits.unseen)
+        #expect(try await logins.last(phone, now: start) == epoch)
+        try await logins.sweep(now: start + 432 * day, tokenLifetime: lifetime, unseen: .max)
+        #expect(try await logins.last(phone, now: start) == epoch)
+        try await logins.sweep(now: start + 432 * day, tokenLifetime: lifetime, unseen: limits.unseen)
+        #expect(try await logins.last(phone, now: start) == 0)
+        try database.close()
+    }
+
     @Test("a clock that was ahead at the start has nothing forgotten, nor one that is set later")
     func wrongClock() async throws {
         let folder = try TemporaryFolder()

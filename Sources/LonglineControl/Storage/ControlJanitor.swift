@@ -1,5 +1,6 @@
 import Logging
 import LonglineServer
+import LonglineStore
 import ServiceLifecycle
 
 /// Forgets what is over, ten minutes after the start and then every hour: idempotency keys, and logins of devices that nobody uses any
@@ -13,6 +14,8 @@ struct ControlJanitor: Service {
     let time: @Sendable () -> UInt64
     let tokenLifetime: Duration
     let logger: Logger
+    /// How long the store remembers a device that is not seen, in milliseconds.
+    var unseen = StoreLimits().unseen
 
     func run() async throws {
         var steadiness = ClockSteadiness()
@@ -32,7 +35,7 @@ struct ControlJanitor: Service {
             return logger.notice("the clock was set: what is over is forgotten an hour later")
         }
         await attempt("idempotency keys") { try await keys.sweep(now: now) }
-        await attempt("logins") { try await logins.sweep(now: now, tokenLifetime: tokenLifetime) }
+        await attempt("logins") { try await logins.sweep(now: now, tokenLifetime: tokenLifetime, unseen: unseen) }
     }
 
     private func attempt(_ what: String, _ sweep: () async throws -> Void) async {

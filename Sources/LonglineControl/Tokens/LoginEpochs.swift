@@ -76,11 +76,13 @@ struct LoginEpochs: Sendable {
     /// Forgets logins of devices that nobody asked a token for in a long time.
     ///
     /// As long as the store remembers a device its number has to be known, or a renewed token would carry a lower one: the last
-    /// token may have been used until it expired, and the store forgets a device 180 days behind that.
-    /// - Parameter tokenLifetime: the longest.
-    func sweep(now: UInt64, tokenLifetime: Duration) async throws {
-        let kept = StoreLimits().unseen + tokenLifetime.wholeMilliseconds + 2 * Self.day
-        guard now > kept else { return }
+    /// token may have been used until it expired, and the store forgets a device so long behind that.
+    /// - Parameters:
+    ///   - tokenLifetime: the longest.
+    ///   - unseen: how long the store remembers a device that is not seen, in milliseconds.
+    func sweep(now: UInt64, tokenLifetime: Duration, unseen: UInt64 = StoreLimits().unseen) async throws {
+        let (kept, isForEver) = unseen.addingReportingOverflow(tokenLifetime.wholeMilliseconds + 2 * Self.day)
+        guard !isForEver, now > kept else { return }
         try await database.writeInSteps { db in
             try db.execute(
                 sql: """

@@ -5,6 +5,7 @@ public import NIOCore
 /// process.
 public actor InMemoryStore: MessageStore, StoreMaintenance {
     private var logic: StoreLogic<MemoryTables>
+    public nonisolated let unseenLimit: UInt64
 
     /// An empty store.
     /// - Parameters:
@@ -15,6 +16,7 @@ public actor InMemoryStore: MessageStore, StoreMaintenance {
         limits: StoreLimits = StoreLimits(), clock: @escaping @Sendable () -> UInt64 = WallClock.milliseconds,
         random: any RandomNumberGenerator & Sendable = SystemRandomNumberGenerator()
     ) {
+        unseenLimit = limits.unseen
         logic = StoreLogic(
             tables: MemoryTables(headBytes: limits.headBytes), limits: limits, clock: clock, random: random)
     }

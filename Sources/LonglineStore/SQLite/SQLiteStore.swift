@@ -26,6 +26,7 @@ public final class SQLiteStore: MessageStore, StoreMaintenance {
     public var handsOverAtOnce: Bool { true }
     /// What users may make the store keep.
     public let limits: StoreLimits
+    public var unseenLimit: UInt64 { limits.unseen }
 
     let directory: StoreDirectory
     private let pool: DatabasePool
