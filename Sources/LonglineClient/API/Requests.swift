@@ -30,11 +30,32 @@ public struct IncomingRequest: Sendable {
     public let deadline: ContinuousClock.Instant?
 
     let position: Position
+    let answer: RequestAnswer
     /// What it is answered through: a request that nobody reads or answers keeps no client.
     private(set) weak var core: ClientCore?
 
     /// The payload as text; bytes that are not UTF-8 are replaced.
     public var text: String { String(buffer: payload) }
+
+    /// Whether one of this user's devices is known to have answered, this one or another: that reply is what the asking side gets. What
+    /// another device did is learned with the connection.
+    public var isAnswered: Bool { answer.isKnown }
+
+    /// Waits until one of this user's devices is known to have answered: what rings on all of them stops on the others.
+    /// - Returns: true then; false when the ``deadline`` passed before, the task was cancelled, or the client is gone.
+    public func waitUntilAnswered() async -> Bool {
+        guard let deadline else { return await answer.wait() }
+        return await withTaskGroup(of: Bool.self) { [answer] group in
+            group.addTask { await answer.wait() }
+            group.addTask {
+                try? await Task.sleep(until: deadline, clock: .continuous)
+                return answer.isKnown
+            }
+            let isAnswered = await group.next() ?? false
+            group.cancelAll()
+            return isAnswered
+        }
+    }
 
     /// Answers. It is sent as surely as a message, while the request lasts; where another device of this user answered before,
     /// that reply counts.

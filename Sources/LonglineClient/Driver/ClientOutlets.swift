@@ -17,6 +17,8 @@ struct ClientOutlets: Sendable {
     /// Requests that nobody reads are not worth more memory than this.
     let requests = HandOverQueue<IncomingRequest>(
         limit: 100, bytes: FrameLimits.maximumWholePayload, size: \.payload.readableBytes)
+    /// Which of the requests that the app has were answered.
+    let answers = RequestBoard()
     let signals = LatestBroadcast<SignalKey, ReceivedSignal>(limit: 256)
     let presence = PresenceBoard()
     let confirmations = ConfirmationInbox()
@@ -31,6 +33,7 @@ struct ClientOutlets: Sendable {
         room.finish()
         messages.finish()
         requests.finish()
+        answers.finish()
         signals.finish()
         presence.finish()
     }

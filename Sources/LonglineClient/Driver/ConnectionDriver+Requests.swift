@@ -99,6 +99,7 @@ extension ConnectionDriver {
             if entry.kind == .reply, let target = entry.target {
                 let answered = Position(epoch: position.epoch, offset: target)
                 outlets.requests.remove { $0.position == answered }
+                outlets.answers.answered(answered)
             }
             return
         }
@@ -107,7 +108,8 @@ extension ConnectionDriver {
             let left = entry.expiry == 0 ? nil : Int64(clamping: entry.expiry) - Int64(clamping: serverTime)
             let request = IncomingRequest(
                 sender: entry.sender, device: entry.device, time: entry.time, payload: entry.payload,
-                deadline: left.map { ContinuousClock.now + .milliseconds($0) }, position: position, core: core)
+                deadline: left.map { ContinuousClock.now + .milliseconds($0) }, position: position,
+                answer: outlets.answers.open(position), core: core)
             statistics.requestsDropped += outlets.requests.append(request)
             return
         }
