@@ -98,7 +98,7 @@ extension ServerCore {
         try await webhooks?.forget(user)
         // Before the store's last step, with which the erasure is no longer resolved.
         try await erasureHooks.run(user)
-        try await upkeep.erase(user, from: store) { step in
+        try await upkeep.erase(user, from: store, erasureTurns) { step in
             // The members of the rooms that the user was in are told.
             let heads = Dictionary(
                 step.left.map { (ChannelKey(tenant: user.tenant, channel: $0.channel), $0.position) }

@@ -31,6 +31,8 @@ final class ServerCore: Sendable {
     let devicePolicies: DevicePolicies
     /// Accounts that are being erased.
     let erasures = Erasures()
+    /// When each takes a step.
+    let erasureTurns = UpkeepTurns()
     /// Who keeps something of users beside the store.
     let erasureHooks: ErasureHooks
     /// How erasures and sweeps leave the store to others.

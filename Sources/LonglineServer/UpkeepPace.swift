@@ -25,20 +25,28 @@ struct UpkeepPace: Sendable {
 
 extension UpkeepPace {
     /// Takes the steps of an erasure, to its end.
-    /// - Parameter told: called after each step, at once.
+    /// - Parameters:
+    ///   - turns: those of all erasures of the store.
+    ///   - told: called after each step, at once.
     /// - Throws: what the store does; ``LonglineStore/StoreError/Code/closed`` when it is cancelled before its last step.
     func erase(
-        _ user: UserKey, from store: any AccountErasure, _ told: (ErasureStep) -> Void
+        _ user: UserKey, from store: any AccountErasure, _ turns: UpkeepTurns, _ told: (ErasureStep) -> Void
     ) async throws(StoreError) {
         while true {
+            let hasWaited = await turns.take()
+            defer { turns.give() }
+            // A stop waits for the step that is being taken, not for one of each erasure.
+            guard !hasWaited || !Task.isCancelled else { throw Self.stopped }
             let (step, took) = try await timed { () async throws(StoreError) in
                 try await store.erase(user: user.user, in: user.tenant)
             }
             told(step)
             if step.isDone { return }
-            guard await rests(took) else {
-                throw StoreError(.closed, message: "the erasure was stopped; it goes on at the next start")
-            }
+            guard await rests(took) else { throw Self.stopped }
         }
+    }
+
+    private static var stopped: StoreError {
+        StoreError(.closed, message: "the erasure was stopped; it goes on at the next start")
     }
 }

@@ -101,7 +101,9 @@ private let hall = identifier { try RoomID("hall") }
         #expect(rests.withLock { $0 } == Array(repeating: .seconds(9), count: 7))
         rests.withLock { $0 = [] }
         var steps = 0
-        try await pace.erase(UserKey(tenant: TokenIssuer.tenant, user: ann), from: store) { _ in steps += 1 }
+        try await pace.erase(UserKey(tenant: TokenIssuer.tenant, user: ann), from: store, UpkeepTurns()) { _ in
+            steps += 1
+        }
         #expect(steps > 2)
         #expect(rests.withLock { $0 } == Array(repeating: .seconds(9), count: steps - 1))
         #expect(try await entries(store, .user(ann)) == 0)
