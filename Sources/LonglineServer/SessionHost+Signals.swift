@@ -74,7 +74,7 @@ extension SessionHost {
         let channel = ChannelKey(tenant: tenant, channel: signal.channel)
         guard core.audiences.count(of: channel) <= core.limits.signalAudience else { return dropped(.audience) }
         let inFlight = SignalInFlight(channel: channel, signal: signal, until: until, from: id)
-        guard case .room(let room) = signal.channel, !signal.kind.isAboutOneself else { return decide(inFlight) }
+        guard case .room(let room) = signal.channel, !signal.isAboutOneself else { return decide(inFlight) }
         judge(inFlight, in: room)
     }
 
@@ -179,8 +179,13 @@ extension SessionHost {
     func dropped(_ reason: SignalDrop) { loop.statistics.signalsDropped[reason, default: 0] += 1 }
 }
 
-extension SignalKind {
+extension Signal {
+    /// The longest payload with which a signal is about oneself: a place in a log, or a word. More is content.
+    private static let longestAboutOneself = 64
+
     /// Whether it says only what the sender's own state is, which a member may tell who may not publish: how far one has read, that
     /// one is there.
-    fileprivate var isAboutOneself: Bool { self == .readPosition || self == .presenceHint }
+    fileprivate var isAboutOneself: Bool {
+        (kind == .readPosition || kind == .presenceHint) && payload.readableBytes <= Self.longestAboutOneself
+    }
 }

@@ -52,18 +52,19 @@ extension TestDevice {
 
             #expect(try await owner.act(.setPublishing(.owners), number: 2) == nil)
             for kind in [SignalKind.typing, .app(1), SignalKind(rawValue: 5)] { try await member.signal(kind) }
+            try await member.signal(.readPosition, String(repeating: "x", count: 65))
+            try await member.signal(.presenceHint, String(repeating: "x", count: 64))
             try await member.signal(.readPosition)
-            try await member.signal(.presenceHint)
-            #expect(try await owner.heard() == .readPosition)
             #expect(try await owner.heard() == .presenceHint)
-            try await drops(3, .forbidden, server)
+            #expect(try await owner.heard() == .readPosition)
+            try await drops(4, .forbidden, server)
             try await owner.signal(.app(2))
             #expect(try await member.heard() == .app(2))
 
             #expect(try await owner.act(.setRole(.owner, of: bob), number: 3) == nil)
             try await member.signal(.app(3))
             #expect(try await owner.heard() == .app(3))
-            #expect(try await drops(server) == [.forbidden: 3])
+            #expect(try await drops(server) == [.forbidden: 4])
         }
     }
 

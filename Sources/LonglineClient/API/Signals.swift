@@ -24,7 +24,9 @@ extension LonglineClient {
     /// It leaves at once, in a datagram where the transport has those, or not at all: it is neither stored nor repeated nor
     /// acknowledged, may be lost, and overtakes messages. It reaches members of the room, or the user, while their apps are in
     /// the foreground. The user's own other devices get only what is sent to the user's own inbox. The service drops what goes
-    /// beyond its rate (20 a second by default), and signals into rooms with more than so many devices (200).
+    /// beyond its rate (20 a second by default), and signals into rooms with more than so many devices (200); and into a room where
+    /// only owners publish those of other members, but for what is about oneself (``LonglineWire/SignalKind/readPosition``,
+    /// ``LonglineWire/SignalKind/presenceHint``, of 64 bytes at most).
     ///
     /// - Parameters:
     ///   - kind: ``LonglineWire/SignalKind/typing``, or one of the app's own.
