@@ -53,6 +53,7 @@ extension Exchange {
         var buffer = session.takeScratch(256 + (length <= Self.copiedBody ? length : 0))
         try session.encodeLines(for: id, into: &buffer)
         sending = .body
+        endWork()
         sentLength = UInt64(length)
         append(body, behind: &buffer)
         do {

@@ -76,6 +76,10 @@ final class Exchange {
     /// Server: whose handler answers it and hasn't returned yet, and its task once it had to wait.
     @exclusivity(unchecked) var handling: HTTP3ServerSession?
     @exclusivity(unchecked) var task: Task<Void, Never>?
+    /// Server: a handler has it, and its answer isn't begun.
+    @exclusivity(unchecked) var isWorkedOn = false
+    /// Server: the connection gives way to another, and doesn't wait for it.
+    @exclusivity(unchecked) var isLeftBehind = false
     @exclusivity(unchecked) var method = HTTPRequest.Method.get
     /// It came in 0-RTT packets (server), or left in them (client).
     @exclusivity(unchecked) var isEarly = false
@@ -141,6 +145,7 @@ final class Exchange {
         guard let server = handling else { return }
         (handling, task) = (nil, nil)
         server.handled(self, failure)
+        endWork()
     }
 
     // MARK: The end
@@ -187,6 +192,7 @@ final class Exchange {
         if case .failed = sending { return }
         if case .ended = sending, code == nil || isStreamClosed { return }
         sending = .failed(error)
+        endWork()
         out.removeAll()
         if let code { connection.reset(id, code: code.rawValue) }
         writer?.finish(.failure(error))
@@ -256,6 +262,7 @@ final class Exchange {
         case .ended, .failed: break
         case .head, .body: sending = .failed(error)
         }
+        endWork()
         out.removeAll()
         writer?.finish(.failure(error))
         writer = nil

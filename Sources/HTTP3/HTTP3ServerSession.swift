@@ -23,7 +23,9 @@ public struct HTTP3ServerOptions: Sendable {
     /// What is accepted.
     public var limits = HTTP3Limits()
     /// Connections at a time, over all ports of an ``HTTP3Service``; nil: as many as the transport takes. More are closed with
-    /// H3_EXCESSIVE_LOAD, and their requests are rejected.
+    /// H3_EXCESSIVE_LOAD, and their requests are rejected. From seven eighths on, who comes takes the place of the connection for
+    /// which nothing has been done for longest: one without a request, or whose client takes no answer, is told (GOAWAY) and closed
+    /// with H3_NO_ERROR. One whose request is worked on stays. Of fewer than eight none gives way.
     public var connections: Int?
     /// Decides about requests that came in 0-RTT packets, which an attacker may have sent again (RFC 8470): false answers with 425
     /// Too Early, and the client sends again after the handshake. Unless set, safe methods are served (RFC 9110 section 9.2.1).
@@ -72,8 +74,7 @@ public final class HTTP3ServerSession: QUICConnectionHandler {
         // The session's owner outlives it: the connection keeps this object until `closed`, which lets go of the closures.
         session.refusal = service.options.refusal
         session.onRequest = { [unowned self] exchange, head in received(head, exchange) }
-        isSurplus = service.isFull
-        service.add(session)
+        isSurplus = service.add(session)
         session.onClosed = { [service] _ in service.remove(session) }
     }
 
@@ -135,6 +136,7 @@ public final class HTTP3ServerSession: QUICConnectionHandler {
         let handler = self.handler
         running += 1
         exchange.handling = self
+        exchange.beginWork()
         let task = Task.immediate(executorPreference: connection.executor) {
             var failure: (any Error)?
             do {

@@ -10,41 +10,73 @@ public final class HTTP3Service: Sendable {
     /// How requests are served.
     public let options: HTTP3ServerOptions
     let meter = Meter()
+    /// From so many connections on, who comes takes the place of one without a request; nil: any number may come.
+    private let crowd: Int?
+    /// Counts how often a connection was left without a request.
+    private let turns = Atomic<UInt64>(0)
     private let state = Mutex(State())
 
+    private struct Connection {
+        let session: OnLoop<Session>
+        let idle: IdleMark
+    }
+
     private struct State {
-        var sessions: [ObjectIdentifier: OnLoop<Session>] = [:]
+        var connections: [ObjectIdentifier: Connection] = [:]
         var isDraining = false
         var waiters: [Int: CheckedContinuation<Void, Never>] = [:]
         var nextWaiter = 0
+
+        /// Looks at each: so it is only where few places are left.
+        func takeLongestIdle() -> OnLoop<Session>? {
+            var longest: (connection: Connection, since: UInt64)?
+            for connection in connections.values {
+                guard let since = connection.idle.since, since < longest?.since ?? .max else { continue }
+                longest = (connection, since)
+            }
+            longest?.connection.idle.set(nil)
+            return longest?.connection.session
+        }
     }
 
     /// A service without sessions.
-    public init(options: HTTP3ServerOptions = HTTP3ServerOptions()) { self.options = options }
+    public init(options: HTTP3ServerOptions = HTTP3ServerOptions()) {
+        self.options = options
+        crowd = options.connections.map { $0 < 8 ? .max : $0 - $0 / 8 }
+    }
 
     /// What was counted so far.
     public var statistics: HTTP3Statistics { meter.statistics }
 
-    /// Whether no more connections are taken.
-    var isFull: Bool {
-        guard let limit = options.connections else { return false }
-        return state.withLock { $0.sessions.count } >= limit
+    /// - Returns: whether there were as many as there may be, so that it ends with its handshake.
+    func add(_ session: Session) -> Bool {
+        let reference = OnLoop(session, eventLoop: session.connection.eventLoop)
+        let idle = IdleMark()
+        let (isSurplus, isDraining, leaves) = state.withLock { state in
+            let count = state.connections.count
+            let isSurplus = count >= options.connections ?? .max
+            let leaves = count >= crowd ?? .max ? state.takeLongestIdle() : nil
+            state.connections[ObjectIdentifier(session)] = Connection(session: reference, idle: idle)
+            return (isSurplus, state.isDraining, leaves)
+        }
+        // One that ends anyway makes no place for another.
+        if crowd != nil, !isSurplus {
+            idle.set(nextTurn())
+            session.onWork = { [self] isWorking in idle.set(isWorking ? nil : nextTurn()) }
+        }
+        // Not within the events of another connection.
+        if let leaves { leaves.eventLoop.execute { leaves.perform { $0.giveWay() } } }
+        if isDraining { session.connection.eventLoop.execute { reference.perform { $0.drain() } } }
+        return isSurplus
     }
 
-    func add(_ session: Session) {
-        let reference = OnLoop(session, eventLoop: session.connection.eventLoop)
-        let isDraining = state.withLock { state in
-            state.sessions[ObjectIdentifier(session)] = reference
-            return state.isDraining
-        }
-        if isDraining { session.connection.eventLoop.execute { reference.perform { $0.drain() } } }
-    }
+    private func nextTurn() -> UInt64 { turns.add(1, ordering: .relaxed).newValue }
 
     /// The connection is over.
     func remove(_ session: Session) {
         let waiters = state.withLock { state -> [CheckedContinuation<Void, Never>] in
-            state.sessions[ObjectIdentifier(session)] = nil
-            guard state.sessions.isEmpty else { return [] }
+            state.connections[ObjectIdentifier(session)] = nil
+            guard state.connections.isEmpty else { return [] }
             defer { state.waiters = [:] }
             return Array(state.waiters.values)
         }
@@ -58,7 +90,7 @@ public final class HTTP3Service: Sendable {
     public func drain(grace: Duration) async {
         let sessions = state.withLock { state in
             state.isDraining = true
-            return Array(state.sessions.values)
+            return state.connections.values.map(\.session)
         }
         for session in sessions { session.perform { $0.drain() } }
         await withTaskGroup(of: Void.self) { group in
@@ -78,7 +110,7 @@ public final class HTTP3Service: Sendable {
         await withTaskCancellationHandler {
             await withCheckedContinuation { continuation in
                 let isOver = state.withLock { state in
-                    if state.sessions.isEmpty || Task.isCancelled { return true }
+                    if state.connections.isEmpty || Task.isCancelled { return true }
                     state.waiters[number] = continuation
                     return false
                 }
@@ -88,4 +120,17 @@ public final class HTTP3Service: Sendable {
             state.withLock { $0.waiters.removeValue(forKey: number) }?.resume()
         }
     }
+}
+
+/// Since when nothing has been done for a connection: set on its loop, and read by who looks for a place.
+final class IdleMark: Sendable {
+    /// A turn of its service; 0: a request is worked on, or it is about to end.
+    private let turn = Atomic<UInt64>(0)
+
+    var since: UInt64? {
+        let turn = turn.load(ordering: .relaxed)
+        return turn == 0 ? nil : turn
+    }
+
+    func set(_ turn: UInt64?) { self.turn.store(turn ?? 0, ordering: .relaxed) }
 }

@@ -68,6 +68,27 @@ extension Session {
         close(.noError)
     }
 
+    // MARK: Places
+
+    func workBegan() {
+        working += 1
+        if working == 1 { onWork?(true) }
+    }
+
+    func workEnded() {
+        working -= 1
+        if working == 0 { onWork?(false) }
+    }
+
+    /// Makes place for another connection, unless a request is worked on: drains, and waits for no answer that was begun by now, which
+    /// the client may never take.
+    func giveWay() {
+        guard isServer, state != .closed, working == 0 else { return }
+        for exchange in exchanges.values { exchange.isLeftBehind = true }
+        drain()
+        closeIfDrained()
+    }
+
     // MARK: Time
 
     /// Begins to count the time without a request. A request stops nothing: the timer sees that there is one.
@@ -101,5 +122,21 @@ extension Session {
             for exchange in self.exchanges.values { exchange.checkDeadline(now) }
             self.scheduleSweep()
         }
+    }
+}
+
+extension Exchange {
+    /// Server: a handler has the request.
+    func beginWork() {
+        guard !isWorkedOn else { return }
+        (isWorkedOn, isLeftBehind) = (true, false)
+        session.workBegan()
+    }
+
+    /// Server: its answer was begun, or is not wanted any more.
+    func endWork() {
+        guard isWorkedOn else { return }
+        isWorkedOn = false
+        session.workEnded()
     }
 }

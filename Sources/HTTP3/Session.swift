@@ -27,6 +27,8 @@ final class Session {
         ((HTTPResponse.Status, (any Error)?) -> (head: HTTPResponse, body: ByteBuffer))?
     /// Called once, when the connection is over.
     @exclusivity(unchecked) var onClosed: ((QUICCloseReason) -> Void)?
+    /// Server: told when a request is worked on, and when none is any more.
+    @exclusivity(unchecked) var onWork: ((_ isWorking: Bool) -> Void)?
     /// Client: something changed that requests may wait for.
     @exclusivity(unchecked) var onProgress: (() -> Void)?
 
@@ -71,6 +73,8 @@ final class Session {
     @exclusivity(unchecked) private var cancellations: RateLimit
     @exclusivity(unchecked) var sweep: Scheduled<Void>?
     @exclusivity(unchecked) var finalGoaway: Scheduled<Void>?
+    /// Server: requests that are worked on.
+    @exclusivity(unchecked) var working = 0
     /// Server: since when there is no request, and what looks at that.
     @exclusivity(unchecked) var idleSince = NIODeadline.now()
     @exclusivity(unchecked) var idleTimer: Scheduled<Void>?
@@ -204,8 +208,8 @@ final class Session {
         lastExchange = exchange
     }
 
-    /// Whether a request is under way.
-    var isBusy: Bool { exchanges.values.contains { !$0.isOver } }
+    /// Whether a request is under way that the connection's end waits for.
+    var isBusy: Bool { exchanges.values.contains { !$0.isLeftBehind && !$0.isOver } }
 
     /// An exchange is over; its table entry with it.
     func remove(_ exchange: Exchange) {
@@ -343,6 +347,7 @@ final class Session {
         inbound.removeAll()
         for exchange in all.values { exchange.connectionClosed(error) }
         onRequest = nil
+        onWork = nil
         onProgress?()
         onProgress = nil
         onClosed?(reason)

@@ -83,12 +83,13 @@ struct World {
 func withServer(
     limits: HTTP3Limits = HTTP3Limits(), clientLimits: HTTP3Limits = HTTP3Limits(),
     configuration: QUICServerConfiguration? = nil, sessionCache: (any SessionCache)? = nil, loops: Int = 1,
-    handler: @escaping HTTP3Handler, _ body: (World) async throws -> Void
+    connections: Int? = nil, handler: @escaping HTTP3Handler, _ body: (World) async throws -> Void
 ) async throws {
     let serverGroup = MultiThreadedEventLoopGroup(numberOfThreads: loops)
     let clientGroup = MultiThreadedEventLoopGroup(numberOfThreads: 1)
     var options = HTTP3ServerOptions()
     options.limits = limits
+    options.connections = connections
     var clientOptions = HTTP3ClientOptions()
     clientOptions.limits = clientLimits
     let server = try await HTTP3Server.bind(
