@@ -123,6 +123,9 @@ final class ServerCore: Sendable {
 
     func nextLinkID() -> UInt64 { lastLinkID.wrappingAdd(1, ordering: .relaxed).newValue }
 
+    /// Links that are up, those included that were turned away or only wait for their last bytes to arrive.
+    var linkCount: Int { links.load(ordering: .relaxed) }
+
     /// Counts a link in. What it answers goes to ``linkAuthenticated(_:)`` and ``releaseLink(_:)``, to the latter once.
     ///
     /// A link that is turned away counts as a connection until it is closed, and takes no stranger's room.

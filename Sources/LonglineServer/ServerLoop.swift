@@ -112,6 +112,9 @@ final class ServerLoop {
         return chosen.count
     }
 
+    /// Links that are up, without those that only wait for their last bytes to arrive.
+    var connections: Int { hosts.values.count { $0.phase != .ended } }
+
     /// Succeeds once no link and no store call is left.
     func whenIdle(_ promise: EventLoopPromise<Void>) {
         idleWaiters.append(promise)

@@ -1,4 +1,6 @@
+import Dispatch
 import LonglineWire
+import NIOCore
 import Synchronization
 import Testing
 
@@ -102,6 +104,27 @@ import Testing
             #expect(await server.runtime.statistics().connections == 2, "who is turned away is not waited for")
             drain.stop()
             turns.begin()
+        }
+    }
+
+    @Test("is held up by no event loop that is stuck, and ends its clients when it is back")
+    func stuckLoop() async throws {
+        try await TestServer().use { server in
+            let behind = try await server.connected("behind", loop: 0)
+            let other = try await server.connected("other", loop: 1)
+            let release = DispatchSemaphore(value: 0)
+            defer { release.signal() }
+            server.runtime.loops[0].eventLoop.execute { release.wait() }
+            let clock = NodeDrain.Clock(
+                sleep: { _ in try await Task.sleep(for: .milliseconds(1)) },
+                patience: { try await Task.sleep(for: .milliseconds(20)) })
+            #expect(await server.runtime.remaining(clock) == 2)
+            let drain = NodeDrain(clock)
+            drain.begin(rate: 10_000, close: Close(code: .shuttingDown, reason: ""), runtime: server.runtime)
+            #expect(try await other.closed() == .shuttingDown)
+            release.signal()
+            #expect(try await behind.closed() == .shuttingDown)
+            drain.stop()
         }
     }
 }

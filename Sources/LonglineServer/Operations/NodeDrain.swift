@@ -24,6 +24,8 @@ final class NodeDrain: Sendable {
         var now: @Sendable () -> ContinuousClock.Instant = { .now }
         /// Waits, or throws when the drain is over.
         var sleep: @Sendable (Duration) async throws -> Void = { try await Task.sleep(for: $0) }
+        /// Waits for as long as a loop may take to come to what it is asked, or throws when it has come.
+        var patience: @Sendable () async throws -> Void = { try await Task.sleep(for: .seconds(1)) }
     }
 
     private let state = Mutex(State())
@@ -66,19 +68,69 @@ final class NodeDrain: Sendable {
     private func run(_ runtime: ServerRuntime) async {
         let start = clock.now()
         var pace = DrainPace()
+        let loops = runtime.loops.map { DrainedLoop($0) }
         while !Task.isCancelled {
             guard
                 let (rate, close) = state.withLock({ state in state.rate.flatMap { r in state.close.map { (r, $0) } } })
             else { return }
             var due = pace.due(after: clock.now() - start, rate: rate)
-            for loop in runtime.loops where due > 0 {
-                let limit = due
-                let ended = (try? await loop.submit { $0.end(atMost: limit, close) }) ?? 0
-                due -= ended
-                pace.ended(ended)
+            var (left, isWhole) = (0, true)
+            for loop in loops where due > 0 {
+                guard let visit = await loop.end(atMost: due, close, clock) else {
+                    isWhole = false
+                    continue
+                }
+                due -= visit.ended
+                left += visit.left
+                pace.ended(visit.ended)
             }
-            if due > 0, await runtime.statistics().connections == 0 { return }
+            if due > 0, isWhole, left == 0 { return }
             guard (try? await clock.sleep(Self.turn)) != nil else { return }
+        }
+    }
+}
+
+/// An event loop whose clients are ended. One that is stuck holds up no other.
+private final class DrainedLoop: Sendable {
+    struct Visit: Sendable {
+        let ended: Int
+        /// Connections that are left.
+        let left: Int
+    }
+
+    private let loop: LoopReference
+    /// It hasn't come to what it was asked: it is not waited for again before it comes back.
+    private let isLate = Atomic(false)
+
+    init(_ loop: LoopReference) { self.loop = loop }
+
+    /// - Returns: nil: it is late, and ends nobody.
+    func end(atMost limit: Int, _ close: Close, _ clock: NodeDrain.Clock) async -> Visit? {
+        guard !isLate.load(ordering: .relaxed) else { return nil }
+        let visit = await loop.submit(before: clock.patience) { loop in
+            Visit(ended: loop.end(atMost: limit, close), left: loop.connections)
+        }
+        if visit == nil {
+            isLate.store(true, ordering: .relaxed)
+            loop.execute { _ in self.isLate.store(false, ordering: .relaxed) }
+        }
+        return visit
+    }
+}
+
+extension ServerRuntime {
+    /// Connections that are left. Where a loop doesn't say in time, those are in it that were turned away, too.
+    func remaining(_ clock: NodeDrain.Clock) async -> Int {
+        await withTaskGroup(of: Int?.self) { group in
+            for loop in loops {
+                group.addTask { await loop.submit(before: clock.patience) { $0.connections } }
+            }
+            var sum = 0
+            for await part in group {
+                guard let part else { return core.linkCount }
+                sum += part
+            }
+            return sum
         }
     }
 }
@@ -140,7 +192,7 @@ extension LonglineServer {
             accessPoint: accessPoint ?? "")
         nodeDrain.begin(rate: rate, close: close, runtime: runtime)
         configuration.logger.notice("draining", metadata: ["rate": "\(rate)"])
-        return DrainProgress(rate: rate, remaining: await runtime.statistics().connections)
+        return DrainProgress(rate: rate, remaining: await runtime.remaining(NodeDrain.Clock()))
     }
 
     /// Whether clients are moved away.

@@ -1,0 +1,36 @@
+import Synchronization
+
+extension LoopReference {
+    /// Runs on the loop and answers, unless that takes too long: then it doesn't run at all.
+    /// - Parameter late: returns when it does, or throws when it is cancelled, because the loop has come to it.
+    /// - Returns: nil when it took too long.
+    func submit<Value: Sendable>(
+        before late: @escaping @Sendable () async throws -> Void,
+        _ body: @escaping @Sendable (ServerLoop) -> Value
+    ) async -> Value? {
+        await withCheckedContinuation { continuation in
+            let visit = LoopVisit<Value>(continuation)
+            let timer = Task { if (try? await late()) != nil { visit.take()?.resume(returning: nil) } }
+            execute { loop in
+                timer.cancel()
+                guard let waiter = visit.take() else { return }
+                waiter.resume(returning: body(loop))
+            }
+        }
+    }
+}
+
+/// Who waits for an event loop, until either it or the time comes.
+private final class LoopVisit<Value: Sendable>: Sendable {
+    private let waiter: Mutex<CheckedContinuation<Value?, Never>?>
+
+    init(_ waiter: CheckedContinuation<Value?, Never>) { self.waiter = Mutex(waiter) }
+
+    /// For the first who asks.
+    func take() -> CheckedContinuation<Value?, Never>? {
+        waiter.withLock { waiter in
+            defer { waiter = nil }
+            return waiter
+        }
+    }
+}
