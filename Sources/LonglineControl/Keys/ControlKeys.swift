@@ -7,7 +7,7 @@ public import LonglineServer
 public protocol ControlKeySource: Sendable {
     /// The key that signs now.
     func signingKey() throws -> SigningKey
-    /// All keys that are trusted: the signing one, those before it, and one that is about to sign.
+    /// All keys that are trusted: the signing one, without which nothing is signed, those before it, and one that is about to sign.
     func trustedKeys() throws -> [VerificationKey]
 }
 
@@ -68,8 +68,8 @@ actor ControlKeys {
         readings += 1
         let number = readings
         do {
-            let key = try source.signingKey()
-            let keySet = Data(JSONWebKeySet(keys: try source.trustedKeys()).json)
+            let (key, trusted) = try readTogether()
+            let keySet = Data(JSONWebKeySet(keys: trusted).json)
             var next = present
             if next?.tokens.key.keyID != key.keyID || next?.keySet != keySet {
                 next = Present(
@@ -87,4 +87,19 @@ actor ControlKeys {
         guard let present else { preconditionFailure("the first reading is shown") }
         return present
     }
+
+    /// The signing key, and then the set with it. A key that isn't in the set was taken out of it between the two: nobody would take
+    /// what it signs.
+    private func readTogether() throws -> (SigningKey, [VerificationKey]) {
+        for _ in 0..<Self.attempts {
+            let key = try source.signingKey()
+            let trusted = try source.trustedKeys()
+            if trusted.contains(where: { $0.keyID == key.keyID }) { return (key, trusted) }
+        }
+        throw ControlError(
+            .signingKey, message: "the key that signs is not among those that are trusted",
+            advice: "trust it, or have another one sign")
+    }
+
+    private static let attempts = 3
 }
