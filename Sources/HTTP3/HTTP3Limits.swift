@@ -55,6 +55,14 @@ public struct HTTP3Limits: Sendable, Hashable {
     /// The defaults.
     public init() {}
 
+    /// What a server's tickets are given under: its SETTINGS, which a client goes by in 0-RTT packets when it comes back, so that they
+    /// may not be less then (RFC 9114 section 7.2.4.2). ``HTTP3Server`` adds it to its `ticketContext`; a server whose port takes other
+    /// protocols, too, and that shares its TLS context with one of other limits, does so itself.
+    public var ticketContext: [UInt8] {
+        let limits = effective
+        return Array("h3 \(limits.fieldSectionSize) \(limits.tableCapacity) \(limits.blockedStreams);".utf8)
+    }
+
     /// What can't be set, or not so high.
     var effective: HTTP3Limits {
         var limits = self

@@ -42,6 +42,8 @@ public final class HTTP3Server: Sendable {
                 advice: "Name HTTP3Service.applicationProtocol among its applicationProtocols.")
         }
         let service = HTTP3Service(options: options)
+        var configuration = configuration
+        configuration.endpoint.server?.ticketContext += options.limits.ticketContext
         let server = try await QUICServer.bind(addresses: addresses, configuration: configuration, group: group) {
             HTTP3ServerSession($0, service: service, handler: handler)
         }

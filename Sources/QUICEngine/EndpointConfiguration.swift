@@ -81,6 +81,10 @@ public struct ServerConfiguration: Sendable {
     /// from an anycast address to a host's own. At most one of each family, with a port. The server's sockets must receive what
     /// is sent to them: QUICTransport refuses others.
     public var preferredAddresses: [QUICSocketAddress] = []
+    /// What tickets are for, beside the limits in ``transport``: one that was given under another context opens no session here. For
+    /// settings of the application protocol that 0-RTT data goes by before the client learns the present ones (RFC 9114 section
+    /// 7.2.4.2), where several servers share a `TLSServerContext`. Any bytes; none.
+    public var ticketContext: [UInt8] = []
     /// Which unknown paths datagrams are taken from; nil: from all.
     public var pathPolicy: PathPolicy?
     /// Traces of connections, for debugging. One with preferred addresses of both families, after a Retry, may get none:

@@ -21,7 +21,7 @@ final class ServerRole {
         ticketMasters = context.ticketKeys.map {
             TicketMasters(
                 ring: $0, settings: configuration.transport, protocols: context.applicationProtocols,
-                clients: context.clientAuthentication)
+                clients: context.clientAuthentication, context: configuration.ticketContext)
         }
         if ticketMasters != nil, let store = context.replayStore {
             antiReplay = try AntiReplay(store: store)

@@ -2,8 +2,9 @@ import CQUICShim
 
 /// A ring's masters as one server configuration uses them: mixed with the transport limits it offers, so that a ticket
 /// sealed under other limits doesn't open and its 0-RTT data can't exceed what is offered now (RFC 9000 section
-/// 7.4.1), with what it asks of clients' certificates, with the QUIC version (RFC 9369 section 5), and with the application
-/// protocol: 0-RTT data is of its ticket's (RFC 8446 section 4.2.10), and the TLS library doesn't compare them.
+/// 7.4.1), with what it asks of clients' certificates, with what else the application says, with the QUIC version (RFC 9369
+/// section 5), and with the application protocol: 0-RTT data is of its ticket's (RFC 8446 section 4.2.10), and the TLS library
+/// doesn't compare them.
 final class TicketMasters {
     static let nameLength = 16
 
@@ -23,7 +24,7 @@ final class TicketMasters {
 
     init(
         ring: TicketKeyRing, settings: TransportSettings, protocols: [String],
-        clients: TLSClientAuthentication = .none
+        clients: TLSClientAuthentication = .none, context: [UInt8] = []
     ) {
         self.ring = ring
         self.protocols = protocols.map { Array($0.utf8) }
@@ -39,6 +40,10 @@ final class TicketMasters {
         case .none: break
         case .requested(let pem): writer.append(contentsOf: Array("requested\(pem)".utf8))
         case .required(let pem): writer.append(contentsOf: Array("required\(pem)".utf8))
+        }
+        if !context.isEmpty {
+            writer.append(contentsOf: Array("context".utf8))
+            writer.append(lengthPrefixed: context)
         }
         self.settings = writer.bytes
     }

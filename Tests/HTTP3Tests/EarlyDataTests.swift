@@ -111,6 +111,37 @@ struct EarlyDataTests {
     }
 
     @Test(
+        "A server that shares its TLS context takes 0-RTT data with another's ticket if both have the same settings",
+        arguments: [true, false])
+    func otherSettings(areSame: Bool) async throws {
+        let cache = InMemorySessionCache()
+        let shared = try serverConfiguration()
+        var limits = HTTP3Limits()
+        if !areSame { limits.tableCapacity = 0 }
+        // The second is there before the ticket is given: one from before its start would be refused as a possible replay.
+        try await withServer(limits: limits, configuration: shared, sessionCache: cache) { _, _, responder in
+            try await responder.respond(HTTPResponse(status: .ok))
+        } _: { second in
+            try await withServer(configuration: shared, sessionCache: cache) { _, _, responder in
+                try await responder.respond(HTTPResponse(status: .ok))
+            } _: { first in
+                let executor = try await visit(first, cache)
+                let before = SessionCacheKey(serverName: "localhost", port: first.port, applicationProtocol: "h3")
+                let there = SessionCacheKey(serverName: "localhost", port: second.port, applicationProtocol: "h3")
+                cache.store(ticket: try #require(cache.session(for: before)?.ticket), for: there)
+                try await withTaskExecutorPreference(executor) {
+                    let connection = try await first.client.connect(
+                        host: "127.0.0.1", port: second.port, configuration: clientConfiguration(),
+                        returnsEarly: true, on: first.loop)
+                    #expect(try await connection.request(.to("/")).status == .ok)
+                    let isTaken = await connection.handshake()?.earlyData == .accepted
+                    #expect(isTaken == areSame)
+                }
+            }
+        }
+    }
+
+    @Test(
         "What a server with other ticket keys does not take in 0-RTT is sent again after the handshake, and served once"
     )
     func refused() async throws {
