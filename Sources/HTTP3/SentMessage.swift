@@ -20,7 +20,7 @@ extension FieldLines {
         }
         append(name: ":authority", value: authority)
         append(name: ":path", value: path)
-        return try append(request.headerFields, isTrailer: false)
+        return try append(request.headerFields, isTrailer: false, authority: authority)
     }
 
     /// A response's header section.
@@ -35,10 +35,14 @@ extension FieldLines {
     }
 
     /// Header or trailer lines.
-    /// - Parameter hasLength: whether a content length is sent where there is one.
+    /// - Parameters:
+    ///   - hasLength: whether a content length is sent where there is one.
+    ///   - authority: of a request: its Host, if it has one, says the same (RFC 9114 section 4.3.1).
     /// - Returns: the content length that they state.
     @discardableResult
-    mutating func append(_ fields: HTTPFields, isTrailer: Bool, hasLength: Bool = true) throws -> UInt64? {
+    mutating func append(
+        _ fields: HTTPFields, isTrailer: Bool, hasLength: Bool = true, authority: String? = nil
+    ) throws -> UInt64? {
         var contentLength: UInt64?
         for field in fields {
             let name = field.name.canonicalName
@@ -50,6 +54,8 @@ extension FieldLines {
                 throw Self.invalid("\(name) belongs to HTTP/1.1's connections")
             case 2 where name == "te" && field.value.lowercased() != "trailers":
                 throw Self.invalid("TE says more than trailers")
+            case 4 where name == "host":
+                guard field.value == authority ?? field.value else { throw Self.invalid("Host isn't the authority") }
             case 14 where name == "content-length":
                 // Signs, which numbers of Swift may have, are none of its digits.
                 guard !isTrailer, field.value.utf8.allSatisfy({ (48...57).contains($0) }),
