@@ -34,8 +34,12 @@ package struct SettingsFile: Sendable {
             self.init(path: path, bytes: bytes, catalogue: catalogue)
         } catch {
             self.init(path: path)
-            let isMissing = !FileManager.default.fileExists(atPath: path)
-            note(isMissing ? "there is no such file" : "can't be read: check who may read it")
+            var isFolder: ObjCBool = false
+            if !FileManager.default.fileExists(atPath: path, isDirectory: &isFolder) {
+                note("there is no such file")
+            } else {
+                note(isFolder.boolValue ? "is a folder, not a file" : "can't be read: check who may read it")
+            }
         }
     }
 

@@ -96,7 +96,7 @@ struct APIKeyCommand: AsyncParsableCommand {
                 let rights = key.rights.map(\.rawValue).sorted().joined(separator: ",")
                 let tenant = key.tenant.map { "tenant \($0)" } ?? "all tenants"
                 let state = key.revoked == nil ? "" : "  revoked"
-                try Terminal.say("\(key.id)  \(tenant)  \(rights)  \(key.label)\(state)")
+                try Terminal.say("\(key.id)  \(tenant)  \(rights)  \(Terminal.printable(key.label))\(state)")
             }
         }
     }

@@ -101,14 +101,16 @@ struct ChatCommand: AsyncParsableCommand {
         if chat.isScript { chat.errands.giveUp() }
     }
 
+    static func waiting(_ count: Int) -> String { count == 1 ? "1 message waits" : "\(count) messages wait" }
+
     private func emptyOutbox(of client: LonglineClient) async throws {
         let changes = client.sends
         let waiting = try await client.outbox().count
         guard waiting > 0 else { return }
         Terminal.note(
             options.state != nil
-                ? "\(waiting) messages wait; what is not sent in 5 seconds is sent by the next start"
-                : "\(waiting) messages wait for the service; Ctrl-C gives them up")
+                ? "\(Self.waiting(waiting)); what is not sent in 5 seconds is sent by the next start"
+                : "\(Self.waiting(waiting)) for the service; Ctrl-C gives them up")
         for await _ in changes { if try await client.outbox().isEmpty { break } }
     }
 
@@ -135,7 +137,7 @@ struct ChatCommand: AsyncParsableCommand {
                         Terminal.note(
                             lag.isBehind ? "\(lag.channel) is ahead of this device" : "\(lag.channel) caught up")
                     case .evicted(let reason, let waiting):
-                        Terminal.note("logged in elsewhere (\(reason)); \(waiting) messages wait here")
+                        Terminal.note("logged in elsewhere (\(reason)); \(Self.waiting(waiting)) here")
                     case .storageFailed(let error): Terminal.error(error)
                     case .skipped, .published, .observedAddress, .conversationChanged: break
                     }

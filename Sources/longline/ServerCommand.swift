@@ -132,6 +132,14 @@ struct ServerCommand: AsyncParsableCommand {
             "for \(wildcard) clients are told every address of this machine: say with access-point where they reach it")
     }
 
+    /// What to know where a backend's token is given, and no backend.
+    func authorizationWarning(_ settings: ResolvedSettings) -> SettingProblem? {
+        guard authorization.authorizeURL == nil, let token = settings.entries[SettingKey("authorize.token")],
+            token.value.items.first?.isEmpty == false
+        else { return nil }
+        return SettingProblem(token.origin, key: "authorize.token", "nobody is asked: it goes with authorize.url")
+    }
+
     /// In MiB.
     static let largestStore = 1 << 32
 
@@ -150,6 +158,7 @@ struct ServerCommand: AsyncParsableCommand {
         let startFiles = StartFiles(settings)
         for warning in settings.warnings { logger.warning("\(warning)") }
         if let warning = accessWarning(settings) { logger.warning("\(warning)") }
+        if let warning = authorizationWarning(settings) { logger.warning("\(warning)") }
         let directory = try ServerDirectory(data)
         let files = certificatePaths.map(CertificateFiles.init)
         let identity = try files == nil ? directory.developmentIdentity(names: certificateNames) : nil
@@ -237,7 +246,7 @@ struct ServerCommand: AsyncParsableCommand {
         text += """
 
             Talk to it:
-              longline token --data \(ShellWord.quoted(data)) --user alice --device phone > alice.token
+              (umask 077; longline token --data \(ShellWord.quoted(data)) --user alice --device phone > alice.token)
               longline chat --server \(place)\(trust) --token-file alice.token --to user/bob
 
             """

@@ -11,7 +11,7 @@ struct SignTokenCommand: AsyncParsableCommand {
         abstract: "Sign a token for a device, with the key in a server's data folder.",
         discussion: """
             Prints the token alone, so that it can go to a file. Whoever has it is that user and device until it expires \
-            or is revoked: keep it as you would a password.
+            or is revoked: keep it as you would a password, and call 'umask 077' before it goes to a file.
             """)
 
     @OptionGroup var whose: ServerUserOptions
@@ -19,7 +19,9 @@ struct SignTokenCommand: AsyncParsableCommand {
     @Option(help: "The device; each of a user's devices has a name of its own.")
     var device: String
 
-    @Option(help: "How long it is valid: a number with s, m, h or d.")
+    private static let longestLifetime: UInt64 = 36_500 * 86_400_000
+
+    @Option(help: "How long it is valid: a number with s, m, h or d; 36500d at most.")
     var lifetime: String = "24h"
 
     @Option(
@@ -54,6 +56,7 @@ struct SignTokenCommand: AsyncParsableCommand {
             device: try Name.parse("--device", device, DeviceID.init))
         let rights = try rights()
         let lifetime = try CommandLineTime.milliseconds(lifetime, "--lifetime")
+        guard lifetime <= Self.longestLifetime else { throw ValidationError("--lifetime is 36500d at most.") }
         let platform = try platform.map {
             try Name.parse("--platform", $0, limit: DevicePlatform.limit, DevicePlatform.init)
         }

@@ -235,6 +235,7 @@ struct ClientCommandTests {
             ["keys"], ["keys", "list", "--jwks"], ["keys", "remove", "x"], ["apikey"], ["apikey", "revoke", "x"],
             ["token", "--user", "a b", "--device", "phone"],
             ["token", "--user", "ann", "--device", "phone", "--lifetime", "x"],
+            ["token", "--user", "ann", "--device", "phone", "--lifetime", "99999999d"],
         ] {
             let said = try await ToolProcess.run(command + ["--data", typo])
             #expect(said.status != 0 && !FileManager.default.fileExists(atPath: typo), "\(command): \(said.output)")
@@ -242,6 +243,16 @@ struct ClientCommandTests {
         let signed = try await ToolProcess.run(["token", "--user", "ann", "--device", "phone", "--data", typo])
         #expect(signed.status == 0 && signed.output.contains("\(typo) was made"), "\(signed.output)")
         #expect(try await ToolProcess.run(["keys", "--data", typo]).status == 0)
+    }
+
+    @Test("A key's label stands on the key's line, whatever it is")
+    func label() async throws {
+        let folder = try TemporaryFolder()
+        let data = ["--data", folder.file("data")]
+        let made = try await ToolProcess.run(["apikey", "create", "--label", "one\ntwo\u{1b}[2J"] + data)
+        #expect(made.status == 0, "\(made.output)")
+        let list = try await ToolProcess.run(["apikey", "list"] + data).output
+        #expect(list.split(separator: "\n").count == 1 && list.contains("one two [2J"), "\(list)")
     }
 
     @Test("An operator's key has no tenant and no other rights, whatever is asked")

@@ -142,6 +142,20 @@ struct ConfigurationTrialTests {
         #expect(!problem.message.hasPrefix(wrong.key + ": "), "said twice")
     }
 
+    @Test("A token of the environment is warned of where there is no backend to send it to", arguments: [true, false])
+    func tokenForNobody(hasBackend: Bool) throws {
+        let folder = try files()
+        let path = try folder.write("c.yaml", hasBackend ? "authorize: {url: \"https://x\"}\n" : "port: 0\n")
+        let invocation = ServerInvocation(
+            arguments: ["--config", path], environment: ["LONGLINE_AUTHORIZE_TOKEN": "secret"])
+        let outcome = invocation.evaluate()
+        #expect(outcome.problems == [] && outcome.command != nil)
+        let warning = outcome.warnings.first { $0.key == "authorize.token" }
+        #expect((warning == nil) == hasBackend)
+        #expect(warning.map { $0.origin == .variable("LONGLINE_AUTHORIZE_TOKEN") } ?? hasBackend)
+        #expect(warning?.description.contains("secret") != true)
+    }
+
     @Test("A token of the environment that no header can carry is named; one that ends with a line can be carried")
     func environmentToken() throws {
         let folder = try files()

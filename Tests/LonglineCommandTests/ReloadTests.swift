@@ -197,7 +197,7 @@ struct ReloadTests {
         let settings = "authorize: {url: \"http://127.0.0.1:9/ask\", token-file: \(token)}\n"
         let site = try await Site(settings)
         try site.reload(settings)
-        #expect(await site.server.line(with: "configuration reloaded") != nil)
+        #expect(await site.server.line(with: "configuration reloaded", "nothing") != nil)
         #expect(!site.server.output.contains { $0.contains("setting needs a restart") })
         try keys.writeSecret("backend.token", "second")
         try site.reload(settings)

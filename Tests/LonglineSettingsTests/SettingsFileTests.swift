@@ -111,6 +111,8 @@ struct SettingsFileTests {
         #expect("\(large.problems)".contains("is larger"))
         let missing = SettingsFile(path: "/nowhere/c.yaml", catalogue: catalogue)
         #expect("\(missing.problems)".contains("/nowhere/c.yaml: there is no such file"))
+        let folder = SettingsFile(path: "/usr", catalogue: catalogue)
+        #expect("\(folder.problems)".contains("/usr: is a folder"))
     }
 
     @Test("An alias bomb costs nothing: it is no setting")

@@ -98,6 +98,7 @@ struct ConfigurationTrial {
 
     private mutating func authorization() {
         let options = command.authorization
+        if isWhole("authorize.url"), let warning = command.authorizationWarning(settings) { warnings.append(warning) }
         guard let url = options.authorizeURL else { return }
         attempt("authorize.url") { _ = try HTTPAuthorizationPolicy(url: url) }
         if let file = options.authorizeCA { attempt("authorize.ca") { try Self.authorities(in: file) } }

@@ -109,9 +109,8 @@ struct ServerReloader: Service, CustomStringConvertible {
         for setting in changed { running[setting.key] = settings.entries[setting.key] }
         for warning in settings.warnings { logger.warning("\(warning)") }
         if let warning = command.accessWarning(settings, running: running) { logger.warning("\(warning)") }
-        logger.notice(
-            "configuration reloaded",
-            metadata: ["changed": "\(changed.map { "\($0.key)" }.joined(separator: ", "))"])
+        let names = changed.map { "\($0.key)" }.joined(separator: ", ")
+        logger.notice("configuration reloaded", metadata: ["changed": "\(names.isEmpty ? "nothing" : names)"])
     }
 
     /// Reads certificate and key again. What can't be used changes nothing, and is named in the log.
