@@ -1,5 +1,6 @@
 import CoreMetrics
 import LonglineServer
+import LonglineSession
 import LonglineStore
 import LonglineWire
 import Metrics
@@ -131,6 +132,9 @@ import Testing
         statistics.certificateExpiry = 1_900_000_000
         statistics.disk = StoreDiskUse(used: 4_096, free: 1 << 40)
         statistics.deliveryLatency.record(3)
+        statistics.retentionSweeps = 13
+        statistics.bytesTrimmed = 14
+        statistics.signalsDropped = [.rate: 15]
         exporter.record(statistics, load: NodeLoad())
         exporter.record(
             NodeStatus(
@@ -148,9 +152,19 @@ import Testing
             ("longline_store_free_bytes", Double(1 << 40)), ("longline_node_draining", 1), ("longline_node_full", 1),
             (#"longline_delivery_latency_seconds_bucket{le="0.002"}"#, 0),
             (#"longline_delivery_latency_seconds_bucket{le="0.005"}"#, 1),
-            ("longline_delivery_latency_seconds_sum", 0.003),
+            ("longline_delivery_latency_seconds_sum", 0.003), ("longline_retention_sweeps_total", 13),
+            ("longline_trimmed_bytes_total", 14), (#"longline_signals_dropped_total{reason="rate"}"#, 15),
         ] { #expect(text.samples[name] == value, "\(name)") }
         for name in text.kinds.keys { #expect(text.help[name] != nil, "\(name) has no HELP") }
+        #expect(text.samples["longline_build_info{version=\"\(LonglineVersion.current)\"}"] == 1)
+        #expect(text.samples["longline_start_timestamp_seconds"] ?? 0 > 1_700_000_000)
+    }
+
+    @Test("of a server leave out nothing that it counts")
+    func complete() {
+        let counted = Mirror(reflecting: ServerStatistics()).children.filter { $0.value is UInt64 }
+        // Refusals of other codes, and failures of sources of keys, are among those with labels and of hooks.
+        #expect(StatisticsMetrics.counters.count + StatisticsMetrics.handshakes.count + 2 == counted.count)
     }
 
     @Test("quantiles above all that is told apart are said to be above, and not within")

@@ -6,7 +6,9 @@ enum MetricHelp {
     private static let server = [
         "longline_batch_bytes_saved_total": "Bytes that compressed batches saved.",
         "longline_batches_total": "Compressed batches sent.",
+        "longline_build_info": "The version that runs; always 1.",
         "longline_certificate_expiry_timestamp_seconds": "When the certificate in use ends, in seconds since 1970.",
+        "longline_channels_trimmed_total": "Channels that a sweep removed something from.",
         "longline_closes_total": "Links closed by the server, by close code.",
         "longline_connections": "Connections open now, by transport.",
         "longline_connections_accepted_total": "Connections accepted.",
@@ -45,13 +47,20 @@ enum MetricHelp {
         "longline_publishes_without_room_total": "Publishes refused because too many waited.",
         "longline_reads_total": "Reads of the log.",
         "longline_reads_dropped_total": "Places that users read and that were not stored: too many at once.",
+        "longline_reads_shared_total": "Reads of the log that another session's read answered too.",
         "longline_refusals_total": "Publishes and requests refused, by code; those above 255 are other.",
+        "longline_retention_sweeps_total": "Sweeps that applied the retention, ended or under way.",
         "longline_sessions": "Sessions established now.",
         "longline_sessions_detached": "Ended sessions that are remembered for a return.",
         "longline_sessions_granted_total": "Sessions granted.",
         "longline_sessions_resumed_total": "Sessions that go on from an earlier one.",
+        "longline_signal_datagrams_total": "Signals sent to devices in datagrams.",
+        "longline_signals_dropped_total":
+            "Signals dropped, by reason: those of a device once, those for a device once each.",
+        "longline_signals_on_lane_total": "Signals sent to devices on lane 0.",
         "longline_signals_relayed_total": "Signals passed on to other sessions.",
         "longline_slow_consumers_total": "Times that a device was told that a channel waits for it.",
+        "longline_start_timestamp_seconds": "When this process began to count, in seconds since 1970.",
         "longline_store_failures_total": "Calls of the store that failed.",
         "longline_store_free_bytes": "Bytes that may still be written to the store's disk.",
         "longline_store_size_bytes": "Bytes that the store's files take.",
@@ -60,6 +69,7 @@ enum MetricHelp {
         "longline_token_key_reload_failures_total":
             "Times that a source of token keys failed: its old keys stayed.",
         "longline_token_key_sources_failing": "Sources of token keys that failed when they were asked last.",
+        "longline_trimmed_bytes_total": "Bytes of payload removed by retention.",
     ]
 
     private static let hooks = [
@@ -91,12 +101,15 @@ enum MetricHelp {
         "longline_http3_connections_accepted_total": "Connections of HTTP/3 accepted, with the handshake done.",
         "longline_http3_connections_surplus_total": "Connections of HTTP/3 closed because there were too many.",
         "longline_http3_protocol_errors_total": "Connections of HTTP/3 that ended with a protocol error.",
-        "longline_http3_requests_cancelled_total": "Requests over HTTP/3 that were taken back.",
+        "longline_http3_requests_cancelled_total":
+            "Requests over HTTP/3 that either side gave up before they were complete.",
         "longline_http3_requests_early_total": "Requests over HTTP/3 that came in 0-RTT.",
         "longline_http3_requests_malformed_total": "Requests over HTTP/3 that broke a rule.",
         "longline_http3_requests_rejected_total": "Requests over HTTP/3 that were refused before they were looked at.",
-        "longline_http3_requests_too_early_total": "Requests over HTTP/3 that change something and came in 0-RTT.",
-        "longline_http3_requests_too_slow_total": "Requests over HTTP/3 that took too long to come.",
+        "longline_http3_requests_too_early_total":
+            "Requests over HTTP/3 that came in 0-RTT and were sent back (425), as they change something.",
+        "longline_http3_requests_too_slow_total":
+            "Requests over HTTP/3 that came, or whose answers were taken, too slowly.",
         "longline_http3_requests_total": "Requests over HTTP/3.",
     ]
 

@@ -16,12 +16,14 @@ struct StatisticsMetrics {
     }
 
     private let metrics: PrometheusMetrics
+    /// In seconds since 1970.
+    private let startedAt = Double(WallClock.milliseconds()) / 1_000
     /// How far each counter is. As many as there are codes.
     private var counted: [Series: UInt64] = [:]
 
     init(_ metrics: PrometheusMetrics) { self.metrics = metrics }
 
-    private static let counters: [(String, any KeyPath<ServerStatistics, UInt64> & Sendable)] = [
+    static let counters: [(String, any KeyPath<ServerStatistics, UInt64> & Sendable)] = [
         ("longline_connections_accepted", \.connectionsAccepted),
         ("longline_connections_over_address_limit", \.connectionsOverAddressLimit),
         ("longline_connects_over_rate", \.connectsOverRate), ("longline_migrations", \.migrations),
@@ -35,10 +37,13 @@ struct StatisticsMetrics {
         ("longline_batches", \.batches),
         ("longline_batch_bytes_saved", \.batchBytesSaved), ("longline_slow_consumers", \.slowConsumers),
         ("longline_history_pages", \.historyPages),
-        ("longline_signals_relayed", \.signalsRelayed), ("longline_presence_changes", \.presenceChanges),
+        ("longline_signals_relayed", \.signalsRelayed), ("longline_signal_datagrams", \.signalDatagrams),
+        ("longline_signals_on_lane", \.signalsOnLane), ("longline_presence_changes", \.presenceChanges),
         ("longline_presence_sent", \.presenceSent), ("longline_reads", \.reads),
-        ("longline_reads_dropped", \.readsDropped),
-        ("longline_store_failures", \.storeFailures), ("longline_entries_trimmed", \.entriesTrimmed),
+        ("longline_reads_shared", \.readsShared), ("longline_reads_dropped", \.readsDropped),
+        ("longline_store_failures", \.storeFailures), ("longline_retention_sweeps", \.retentionSweeps),
+        ("longline_channels_trimmed", \.channelsTrimmed), ("longline_entries_trimmed", \.entriesTrimmed),
+        ("longline_trimmed_bytes", \.bytesTrimmed),
         ("longline_log_lines_dropped", \.logLinesDropped), ("longline_links_closed_by_peer", \.closedByPeer),
     ]
 
@@ -70,7 +75,7 @@ struct StatisticsMetrics {
         ("longline_token_key_sources_failing", \.tokenKeySourcesFailing),
     ]
 
-    private static let handshakes: [(String, any KeyPath<ServerStatistics, UInt64> & Sendable)] = [
+    static let handshakes: [(String, any KeyPath<ServerStatistics, UInt64> & Sendable)] = [
         ("full", \.handshakesFull), ("resumed", \.handshakesResumed), ("early", \.handshakesEarly),
     ]
 
@@ -82,6 +87,11 @@ struct StatisticsMetrics {
             count("longline_refusals", ("code", "\(code.rawValue)"), refusals)
         }
         count("longline_refusals", ("code", "other"), now.otherRefusals)
+        for (reason, signals) in now.signalsDropped {
+            count("longline_signals_dropped", ("reason", "\(reason)"), signals)
+        }
+        gauge("longline_build_info", [("version", LonglineVersion.current)], 1)
+        gauge("longline_start_timestamp_seconds", [], startedAt)
         for (label, path) in Self.gauges + Self.hookGauges { gauge(label, [], Double(now[keyPath: path])) }
         if let expiry = now.certificateExpiry {
             gauge("longline_certificate_expiry_timestamp_seconds", [], Double(expiry))
