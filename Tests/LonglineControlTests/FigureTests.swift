@@ -85,6 +85,19 @@ import Testing
         }
     }
 
+    @Test("name a node's access points so that an address of IPv6 and its port can be told apart")
+    func accessPoints() async throws {
+        try await withControl({
+            $0.access.accessPoints = [
+                NodeAddress(host: "fd00::1", port: 443), NodeAddress(host: "rt.example", port: 8_443),
+            ]
+        }) { service in
+            let answer = try await service.ask(.get, "/v1/statistics", from: "127.0.0.1")
+            let nodes = try #require(try answer.object()["nodes"] as? [[String: Any]])
+            #expect(nodes.first?["access_points"] as? [String] == ["[fd00::1]:443", "rt.example:8443"])
+        }
+    }
+
     @Test("go on where the clock was set back")
     func clockSetBack() {
         func samples(_ times: UInt64...) -> [StatisticsSampler.Sample] {

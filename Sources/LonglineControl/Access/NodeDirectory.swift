@@ -49,6 +49,9 @@ public struct NodeAddress: Hashable, Sendable {
         self.isMigrationSafe = isMigrationSafe
     }
 
+    /// As one text; a numeric address of IPv6 is in brackets.
+    var text: String { host.contains(":") ? "[\(host)]:\(port)" : "\(host):\(port)" }
+
     /// Whether a client would take it.
     var isUsable: Bool { (1...65_535).contains(port) && AccessHost.isValid(host) && !transports.isEmpty }
 }

@@ -61,7 +61,7 @@ struct FigureRoutes: Sendable {
             Statistics(
                 nodes: known.map {
                     Node(
-                        id: $0.id.description, accessPoints: $0.addresses.map { "\($0.host):\($0.port)" },
+                        id: $0.id.description, accessPoints: $0.addresses.map(\.text),
                         connections: $0.load.connections,
                         handshakesPerSecond: $0.load.handshakesPerSecond.inJSON,
                         loopDelay: $0.load.loopDelay / .milliseconds(1), memory: $0.load.memory,
