@@ -37,6 +37,8 @@ enum MetricHelp {
         "longline_node_draining": "Whether this node moves its clients away: 1 or 0.",
         "longline_node_full": "Whether this node is full, so that clients are sent elsewhere: 1 or 0.",
         "longline_node_utilization_ratio": "How much of this node's capacity is taken, of the scarcest thing.",
+        "longline_open_files": "Files and sockets that the process has open.",
+        "longline_open_files_limit": "How many files and sockets the process may have open.",
         "longline_presence_changes_total": "Changes of users' presence.",
         "longline_presence_sent_total": "States of users sent to devices.",
         "longline_presence_watches": "Pairs of a session and a user whose presence it is told of.",

@@ -112,12 +112,14 @@ struct StatisticsMetrics {
         metrics.set(now.heartbeatInterval, label: "longline_heartbeat_interval_seconds")
     }
 
-    /// Whether clients are sent to this node.
+    /// Whether clients are sent to this node, and what its process has open.
     func record(_ node: NodeStatus) {
         gauge("longline_node_draining", [], node.isDraining ? 1 : 0)
         gauge("longline_node_full", [], node.isFull ? 1 : 0)
         gauge("longline_node_utilization_ratio", [], node.utilization)
         gauge("longline_loop_delay_seconds", [], node.load.loopDelay / .seconds(1))
+        if let open = ProcessFiles.open() { gauge("longline_open_files", [], Double(open)) }
+        if let limit = ProcessFiles.limit() { gauge("longline_open_files_limit", [], Double(limit)) }
     }
 
     private mutating func count(_ label: String, _ dimension: (String, String)?, _ now: UInt64) {
