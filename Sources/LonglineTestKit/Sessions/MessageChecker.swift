@@ -62,6 +62,8 @@ public struct MessageChecker {
     private var leftBehind: [ProducerID: Set<UInt64>] = [:]
     /// How often a message may be entered, where that is more than once.
     private var mayRepeat: [UInt64: Int] = [:]
+    /// What an outbox held that an older state of it replaced: a connection of its former life may still bring it.
+    private var underWay: Set<UInt64> = []
     /// The producers that a message has been under in the present state of its outbox: by these it is entered once at most.
     private var producers: [UInt64: Set<ProducerID>] = [:]
     private var told: [App: [ChannelID: Position]] = [:]
@@ -159,6 +161,7 @@ public struct MessageChecker {
     mutating func forgot(_ app: App, kept: Set<UInt64>, under producer: ProducerID) {
         for number in kept.intersection(leftBehind[producer] ?? []) { mayRepeat[number, default: 1] += 1 }
         leftBehind[producer]?.subtract(kept)
+        underWay.formUnion(kept)
         for (number, origin) in published where origin.app == app {
             if kept.contains(number) {
                 refused.remove(number)
@@ -425,7 +428,8 @@ public struct MessageChecker {
             if byOne > 1 { violation("message \(number) was entered \(byOne) times by one outbox") }
             // Who refused it knows nothing of what was entered before a sweep took the ledger.
             let era = truth.era(of: origin.app.user, origin.app.device, in: origin.channel)
-            if refused.contains(number), places.count(of: number, by: present, in: era) > 0 {
+            let isJudgedOnce = !underWay.contains(number)
+            if isJudgedOnce, refused.contains(number), places.count(of: number, by: present, in: era) > 0 {
                 violation("message \(number) was refused and entered")
             }
             let isAnswered =
