@@ -43,7 +43,7 @@ public enum LocalAddresses {
             throw QUICTransportError(
                 .unreachable, "the remote address is neither IPv4 nor IPv6", advice: "Use an IP address.")
         }
-        let descriptor = socket(target.isIPv6 ? AF_INET6 : AF_INET, Int32(SOCK_DGRAM.rawValue), 0)
+        let descriptor = probe(isIPv6: target.isIPv6)
         guard descriptor >= 0 else { throw unreachable(remote, errno) }
         defer { close(descriptor) }
         guard target.withSockaddr({ connect(descriptor, $0, $1) }) == 0 else { throw unreachable(remote, errno) }
@@ -57,6 +57,12 @@ public enum LocalAddresses {
         }
         guard let found else { throw unreachable(remote, errno) }
         return SocketAddress(found.with(port: 0))
+    }
+
+    /// A socket to ask the routing table with; negative: there is none, and `errno` says why. A program that another thread starts
+    /// meanwhile doesn't get it.
+    static func probe(isIPv6: Bool) -> CInt {
+        socket(isIPv6 ? AF_INET6 : AF_INET, CInt(SOCK_DGRAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
     }
 
     private static func unreachable(_ remote: SocketAddress, _ code: CInt) -> QUICTransportError {

@@ -1,3 +1,4 @@
+import Glibc
 import NIOCore
 import NIOPosix
 import QUICEngine
@@ -34,6 +35,14 @@ struct PartsTests {
         let concrete = try SocketAddress(ipAddress: "127.0.0.2", port: 99)
         #expect(try LocalAddresses.expand(concrete) == [concrete])
         #expect(try LocalAddresses.toward(concrete).ipAddress?.hasPrefix("127.") == true)
+    }
+
+    @Test("A program that is started meanwhile does not get the socket that asks for a route")
+    func probeIsClosedOnExec() throws {
+        let descriptor = LocalAddresses.probe(isIPv6: false)
+        try #require(descriptor >= 0)
+        defer { close(descriptor) }
+        #expect(fcntl(descriptor, F_GETFD) & FD_CLOEXEC != 0)
     }
 
     @Test(
