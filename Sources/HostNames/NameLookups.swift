@@ -14,9 +14,14 @@ package struct NameLookupLimits: Sendable {
     /// After this time a lookup may hang: an older answer is used instead of waiting on, and who asks anew isn't made to
     /// wait for it. The network that it asked may be gone.
     package var patience = TimeAmount.seconds(1)
-    /// How old an answer may be that takes the place of one that doesn't come or isn't to be had, and how long the address that
+    /// How old an answer may be that takes the place of one that doesn't come within ``patience``, and how long the address that
     /// answered last goes before the resolver's first.
     package var memory = TimeAmount.hours(1)
+    /// After this time a lookup hangs: an answer is used that is older than ``memory``, too.
+    package var lastPatience = TimeAmount.seconds(4)
+    /// How old an answer may be that takes the place of one that isn't to be had: a client that was connected for days asks for the name
+    /// again only when its network is gone, and the resolver with it.
+    package var lastResort = TimeAmount.hours(7 * 24)
     /// Names that something is remembered of; the one that was looked up longest ago goes first.
     package var names = 64
 
@@ -133,8 +138,11 @@ package final class NameLookups<Address: Hashable & Sendable>: Sendable {
             pool.submit { self.run(number, host, key, isCancelled: $0 == .cancelled) }
         }
         if isKnown {
-            let impatience = eventLoop.scheduleTask(in: limits.patience) { self.useKnown(for: waiter, of: key) }
-            promise.futureResult.whenComplete { _ in impatience.cancel() }
+            let times = [(limits.patience, limits.memory), (limits.lastPatience, limits.lastResort)]
+            let impatience = times.map { patience, age in
+                eventLoop.scheduleTask(in: patience) { self.useKnown(for: waiter, of: key, youngerThan: age) }
+            }
+            promise.futureResult.whenComplete { _ in for task in impatience { task.cancel() } }
         }
         return question
     }
@@ -207,7 +215,7 @@ package final class NameLookups<Address: Hashable & Sendable>: Sendable {
                 waiting += running.first { $0.number == number }.map { Array($0.waiting.values) } ?? []
                 // As where a network has no name server yet: what isn't heard of the name says nothing about its addresses.
                 if case .failure(let error as NameLookupError) = result, case .unavailable = error,
-                    let known = lastGood(of: key, state)
+                    let known = lastGood(of: key, youngerThan: limits.lastResort, state)
                 {
                     answer = .success(known)
                 }
@@ -232,17 +240,17 @@ package final class NameLookups<Address: Hashable & Sendable>: Sendable {
 
     /// The lookup takes too long: one who waits for it goes on with the last good answer, if it isn't too old. The lookup itself
     /// goes on, for the next, if it has a thread already.
-    private func useKnown(for waiter: UInt64, of key: String) {
+    private func useKnown(for waiter: UInt64, of key: String, youngerThan age: TimeAmount) {
         let (promise, addresses) = state.withLock { state -> (EventLoopPromise<[Address]>?, [Address]) in
-            guard let known = lastGood(of: key, state) else { return (nil, []) }
+            guard let known = lastGood(of: key, youngerThan: age, state) else { return (nil, []) }
             return (Self.remove(waiter, of: key, from: &state), known)
         }
         promise?.succeed(addresses)
     }
 
     /// The addresses that the last good answer named, while it isn't too old.
-    private func lastGood(of key: String, _ state: State) -> [Address]? {
-        state.known[key].flatMap { NIODeadline.now() - $0.at < limits.memory ? $0.addresses : nil }
+    private func lastGood(of key: String, youngerThan age: TimeAmount, _ state: State) -> [Address]? {
+        state.known[key].flatMap { NIODeadline.now() - $0.at < age ? $0.addresses : nil }
     }
 
     private static func remove(

@@ -18,6 +18,8 @@ package final class HostResolver: Sendable {
         limits.threadsLeft = 12
         limits.queue = 256
         limits.names = 256
+        // A service has its network always, and what it asks need not be behind TLS.
+        limits.lastResort = limits.memory
         return limits
     }()
 

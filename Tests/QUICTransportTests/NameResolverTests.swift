@@ -259,9 +259,14 @@ struct NameResolverTests {
             if isDown.withLock({ $0 }) { return try failure.thrown() }
             return [QUICSocketAddress(ipv4: (10, 0, 0, 1), port: 0)]
         }
-        // The lookup's own end is what counts, and not that it takes long.
-        let lasting = NameResolver(limits: limits { $0.patience = .hours(1) }, lookUp: lookUp)
-        let brief = NameResolver(limits: limits { $0.memory = .zero }, lookUp: lookUp)
+        // The lookup's own end is what counts, and not that it takes long; nor is this answer one of the last hour any more.
+        let lasting = NameResolver(
+            limits: limits {
+                $0.patience = .hours(1)
+                $0.lastPatience = .hours(1)
+                $0.memory = .zero
+            }, lookUp: lookUp)
+        let brief = NameResolver(limits: limits { $0.lastResort = .zero }, lookUp: lookUp)
         for resolver in [lasting, brief] { #expect(try await ask(resolver).get() == ["10.0.0.1"]) }
         isDown.withLock { $0 = true }
         if failure == .noServer {
@@ -273,6 +278,21 @@ struct NameResolverTests {
         await #expect(throws: QUICTransportError.self, "never known") { try await ask(lasting, "b.test").get() }
     }
 
+    @Test("Where the resolver goes on to hang an answer serves that is older than that")
+    func lastResort() async throws {
+        let held = HeldAnswers([.success(["10.0.0.1"]), .success(["10.0.0.2"])])
+        let resolver = NameResolver(
+            limits: limits {
+                $0.patience = .milliseconds(1)
+                $0.memory = .zero
+                $0.lastPatience = .milliseconds(2)
+            }, lookUp: held.lookUp)
+        held.release()
+        #expect(try await ask(resolver).get() == ["10.0.0.1"])
+        #expect(try await ask(resolver).get() == ["10.0.0.1"])
+        held.release()
+    }
+
     @Test("An answer that is too old is waited for")
     func oldAnswer() async throws {
         let held = HeldAnswers([.success(["10.0.0.1"]), .success(["10.0.0.2"])])
@@ -280,6 +300,8 @@ struct NameResolverTests {
             limits: limits {
                 $0.patience = .milliseconds(1)
                 $0.memory = .zero
+                $0.lastPatience = .milliseconds(1)
+                $0.lastResort = .zero
             }, lookUp: held.lookUp)
         held.release()
         #expect(try await ask(resolver).get() == ["10.0.0.1"])
