@@ -156,6 +156,30 @@ struct AccessTests {
         await harness.client.disconnect()
     }
 
+    @Test("who finds no route on the way back needs no fresh answer once there is a network again either")
+    func returnFailsFirst() async throws {
+        let control = FakeControl { _, _ in FakeControl.points(["best"], lifetime: 0, safe: false) }
+        let harness = try harness(control) {
+            $0.backOff = BackOffPolicy(base: .seconds(3_600), maximum: .seconds(3_600))
+        }
+        try await harness.client.connect()
+        harness.service.state.withLock { $0.answers = [.fail(ClientError(.connectFailed, message: "no route"))] }
+        let states = harness.client.states
+        let gone = try #require(AddressChange(from: ["192.0.2.77"], to: []))
+        try await harness.client.run { $0.addressesChanged(gone) }
+        for await state in states { if case .waiting = state { break } }
+        let new = try #require(AddressChange(from: [], to: ["192.0.2.78"]))
+        try await harness.client.run { $0.addressesChanged(new) }
+        _ = await harness.state { $0.isConnected }
+        #expect(hosts(harness) == ["best", "best", "best"])
+        #expect(control.asked == 1)
+        // Of an app that connects anew the client may have been away for long.
+        await harness.client.disconnect()
+        try await harness.client.connect()
+        #expect(control.asked == 2)
+        await harness.client.disconnect()
+    }
+
     @Test("with no answer at all the client waits, says why, and goes on to ask")
     func nothing() async throws {
         let control = FakeControl { _, _ in .failure }

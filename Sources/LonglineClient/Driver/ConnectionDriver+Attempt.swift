@@ -15,8 +15,6 @@ extension ConnectionDriver {
         question = nil
         attemptToken = nil
         if let reason = stillAwayForUnread() { return linkEnded(.unread(reason), link: nil) }
-        let isReturn = isReturn
-        self.isReturn = false
         if mustLocate(isReturn: isReturn) { locate(generation) } else { prepare(generation) }
     }
 

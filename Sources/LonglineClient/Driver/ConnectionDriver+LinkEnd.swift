@@ -84,7 +84,10 @@ extension ConnectionDriver {
         if step.asksAnew { access.doubt(end.isWordOfNode ? .sentAway : .unreached) }
         switch end {
         case .pathGone, .unanswered: isReturn = true
-        default: isReturn = false
+        // Nobody was heard yet on the way back, often for want of a route. Where nobody is in a whole round, that is doubt enough to ask.
+        case .failed: break
+        case .unread where link == nil: break
+        case .closed, .unlocated, .lost, .unread, .renewed: isReturn = false
         }
         let delay = timeToWait(before: step)
         logger.info(

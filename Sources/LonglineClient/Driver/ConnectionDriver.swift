@@ -59,7 +59,7 @@ final class ConnectionDriver {
     var question: Task<Void, Never>?
     /// The token that the control layer was asked with in this attempt.
     var attemptToken: String?
-    /// The next attempt only brings the device back by another path.
+    /// The next attempt only brings the device back by another path, as those before it did not.
     var isReturn = false
     var session: ClientSession
     var current: DriverLink?
@@ -299,6 +299,7 @@ final class ConnectionDriver {
             plan = Self.plan(configuration)
             applyAccess()
             attempts = 0
+            isReturn = false
             startMonitor()
             beginAttempt()
         // The app knows better than back-off that it is worth a try.
