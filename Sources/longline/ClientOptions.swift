@@ -105,8 +105,10 @@ struct ClientOptions: ParsableArguments {
             control: control.map { ControlService(url: $0, serverName: serverName) },
             accessPoints: fixed.compactMap { AccessPoint($0) }, trust: try trust(), storage: storage,
             tokenProvider: try tokenProvider())
-        // A ticket that the file has from another user would do as well, and no token be asked for.
-        configuration.user = try givenToken().flatMap { TokenSubject.read(from: $0) }
+        // A ticket that the file has from another user or device would do as well, and no token be asked for.
+        let given = try givenToken()
+        configuration.user = given.flatMap { TokenSubject.read(from: $0) }
+        configuration.device = given.flatMap { TokenSubject.device(from: $0) }
         configuration.controlKeys = try keySet()
         // A file or a command may have another token next time; what was given as it stands never changes.
         configuration.stopsOnRefusedToken = tokenFile == nil && tokenCommand == nil

@@ -184,8 +184,9 @@ struct AccessTrustTests {
         try await first.client.connect()
         try await first.settle()
         await first.client.disconnect()
+        // As an older version left it, which took no note of whose device it was.
         var state = await storage.load()
-        state.resumeTicket = nil
+        (state.resumeTicket, state.device) = (nil, nil)
         let next = try harness(
             control, AccessSigner.trust(signer), storage: InMemoryClientStorage(state),
             token: AccessSigner.token(device: "tablet"))

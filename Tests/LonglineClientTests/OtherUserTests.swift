@@ -69,6 +69,61 @@ struct OtherUserTests {
         await next.client.disconnect()
     }
 
+    @Test(
+        "what one of the user's devices left does not leave in another's name, whether its ticket is good or not",
+        arguments: [true, false])
+    func otherDevice(hasTicket: Bool) async throws {
+        let storage = InMemoryClientStorage()
+        func harness(_ device: String, seed: UInt64) throws -> ClientHarness {
+            let (token, name) = (AccessSigner.token(device: device), try DeviceID(device))
+            return try ClientHarness(storage: storage, seed: seed) {
+                $0.user = nil
+                $0.device = hasTicket ? name : nil
+                $0.tokenProvider = { token }
+            }
+        }
+        let phone = try harness("phone", seed: 1)
+        try await phone.client.connect()
+        try await phone.settle()
+        await phone.client.disconnect()
+        #expect(await storage.load().device == (try DeviceID("phone")))
+        #expect(await storage.load().resumeTicket != nil)
+        if !hasTicket { await storage.apply([.resumeTicket(nil)]) }
+
+        let tablet = try harness("tablet", seed: 2)
+        let error = await #expect(throws: ClientError.self) { try await tablet.client.connect() }
+        #expect(error?.code == .otherDevice && error?.message.contains("phone") == true)
+        #expect(tablet.client.state.stopError?.closeCode == .credentialInvalid)
+        #expect(tablet.service.state.withLock { $0.requests.isEmpty })
+        await tablet.client.disconnect()
+
+        // It is the phone's still.
+        let again = try harness("phone", seed: 3)
+        try await again.client.connect()
+        await again.client.disconnect()
+    }
+
+    @Test("a ticket that may be another device's is not used where the app names the device", arguments: [true, false])
+    func unknownDevice(isNamed: Bool) async throws {
+        let (storage, calls, token) = (InMemoryClientStorage(), Counter(), AccessSigner.token())
+        let phone = try DeviceID("phone")
+        // As a version wrote it that took no note of the device.
+        await storage.apply([
+            .user(try UserID("ann")), .resumeTicket(StoredSecret(bytes: [1], expiry: .max)),
+        ])
+        let harness = try ClientHarness(storage: storage) {
+            $0.user = nil
+            $0.device = isNamed ? phone : nil
+            $0.tokenProvider = {
+                _ = calls.increment()
+                return token
+            }
+        }
+        try await harness.client.connect()
+        #expect(calls.count == (isNamed ? 1 : 0))
+        await harness.client.disconnect()
+    }
+
     @Test("a fresh token of another user takes no session over that came by the stored user's ticket")
     func refresh() async throws {
         let storage = InMemoryClientStorage()

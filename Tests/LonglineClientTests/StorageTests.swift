@@ -50,7 +50,9 @@ struct StorageTests {
         case 9:
             guard random.happens(0.7) else { return .forgetCursor(channel) }
             return .cursor(channel, Position(epoch: number(), offset: number()))
-        case 10: return .cursorVersion(number())
+        case 10:
+            guard random.happens(0.5) else { return .device(try DeviceID("d\(number())")) }
+            return .cursorVersion(number())
         case 11: return .resumeTicket(secret)
         case 12: return .transportTicket(point, secret)
         case 13, 14:

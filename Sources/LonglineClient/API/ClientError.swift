@@ -29,6 +29,8 @@ public struct ClientError: Error, Sendable, CustomStringConvertible {
         case unknownUser
         /// The storage holds another user's messages than the one who logs in, by the token or the configuration. Nothing leaves.
         case otherUser
+        /// The storage holds the messages of another of the user's devices than the one that logs in. Nothing leaves.
+        case otherDevice
         /// The durable state could not be read or written.
         case storage
         /// Another process holds the same storage.

@@ -82,6 +82,9 @@ extension LonglineClient {
         /// The user, if the app knows it; otherwise it is read from the token. It names the inbox that carries direct
         /// messages. Another one than ``storage`` was used for before is ``ClientError/Code/otherUser``.
         public var user: UserID?
+        /// The device, if the app knows it; otherwise it is read from the token. Another one than ``storage`` was used for before is
+        /// ``ClientError/Code/otherDevice``.
+        public var device: DeviceID?
         /// How long to wait before connecting again.
         /// Set, it counts for more than what the control layer says.
         public var backOff = BackOffPolicy() { didSet { setsBackOff = true } }

@@ -64,7 +64,8 @@ public final class LonglineClient: Sendable {
     /// A client that waits for its next attempt tries at once, or as soon as the service allows.
     /// - Throws: ``ClientError``: ``ClientError/Code/storage`` when the durable state can't be read,
     ///   ``ClientError/Code/stopped`` when the service does not want this client, ``ClientError/Code/otherUser`` when the storage holds
-    ///   another user's messages than the one who logs in, ``ClientError/Code/disconnected``.
+    ///   another user's messages than the one who logs in, ``ClientError/Code/otherDevice`` when it holds those of another device,
+    ///   ``ClientError/Code/disconnected``.
     public func connect() async throws {
         try await core.connect()
     }

@@ -7,6 +7,11 @@ import NIOCore
 extension ConnectionDriver {
     func learnUser(fromToken token: String) {
         if user == nil, let subject = TokenSubject.read(from: token) { learn(subject) }
+        // Where there is a ticket, the session is its device's, and the token may be another's.
+        if ownerDevice == nil, usableTicket == nil, let device = TokenSubject.device(from: token) {
+            ownerDevice = device
+            pending.device = device
+        }
     }
 
     func learnUser(fromChannel channel: ChannelID) {
@@ -20,8 +25,8 @@ extension ConnectionDriver {
         resolveUserWaiters(nil)
     }
 
-    /// Stops where the app or its token names another user than the one whose messages are stored: they would leave in the other's
-    /// name. The service verifies the token, and one that can't be read is taken for this user's.
+    /// Stops where the app or its token names another user or device than the one whose messages are stored: they would leave in the
+    /// other's name, and what the service has entered of them already would be entered once more, as numbers count for each device. The service verifies the token, and one that can't be read is taken for this user's.
     /// - Parameter token: nil: it is the app's word alone that counts.
     /// - Returns: whether it did.
     func stopsForOtherUser(token: String?) -> Bool {
@@ -31,18 +36,27 @@ extension ConnectionDriver {
     }
 
     func stop(forOtherUser error: ClientError) {
-        logger.error("the login is another user's than what is stored", metadata: ["reason": "\(error.message)"])
+        logger.error("the login is not for what is stored", metadata: ["reason": "\(error.message)"])
         statistics.failedAttempts += 1
         stop(.credentialInvalid, reason: error.message, cause: error)
     }
 
-    /// The error where the app or its token names another user than the one whose messages are stored.
+    /// The error where the app or its token names another user, or another device, than the one whose messages are stored.
     func otherUser(token: String?) -> ClientError? {
         let named = [token.flatMap { TokenSubject.read(from: $0) }, configuration.user].compactMap { $0 }
-        guard let owner, let other = named.first(where: { $0 != owner }) else { return nil }
+        guard let owner, let other = named.first(where: { $0 != owner }) else { return otherDevice(token: token) }
         return ClientError(
             .otherUser, message: "what is stored is \(owner)'s, and the login is \(other)'s",
             advice: "log out before another user logs in, or give each user a storage of their own",
+            closeCode: .credentialInvalid)
+    }
+
+    private func otherDevice(token: String?) -> ClientError? {
+        let named = [token.flatMap { TokenSubject.device(from: $0) }, configuration.device].compactMap { $0 }
+        guard let ownerDevice, let other = named.first(where: { $0 != ownerDevice }) else { return nil }
+        return ClientError(
+            .otherDevice, message: "what is stored is the device \(ownerDevice)'s, and the login is that of \(other)",
+            advice: "log out before the storage becomes another device's, or give each device a storage of its own",
             closeCode: .credentialInvalid)
     }
 

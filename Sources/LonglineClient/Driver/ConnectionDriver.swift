@@ -108,6 +108,8 @@ final class ConnectionDriver {
     var user: UserID?
     /// Whose messages are stored, as the first told who told any; nil: nobody has.
     var owner: UserID?
+    /// The same for the user's device.
+    var ownerDevice: DeviceID?
     /// Who waits for the user to be known.
     var userWaiters: [(ClientError?) -> Void] = []
     /// Tokens that were asked for so that it becomes known.
@@ -236,6 +238,8 @@ final class ConnectionDriver {
         user = configuration.user ?? state.user
         owner = state.user ?? configuration.user
         if state.user == nil { pending.user = configuration.user }
+        ownerDevice = state.device ?? configuration.device
+        if state.device == nil { pending.device = configuration.device }
         resumeTicket = state.resumeTicket
         transportTickets = state.transportTickets
         addressTokens = state.addressTokens
@@ -253,6 +257,8 @@ final class ConnectionDriver {
         session = ClientSession(
             configuration: sessionConfiguration, producer: producer, cursors: state.cursors,
             cursorVersion: state.cursorVersion)
+        // Of a ticket that an older version of the library kept it isn't known whether it is the device's that the app names.
+        if state.device == nil, configuration.device != nil, resumeTicket != nil { keepResumeTicket(nil) }
         applyAccess()
         forgetOldAccessPoints()
         giveUpUnrepresentable()

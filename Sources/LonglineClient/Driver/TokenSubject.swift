@@ -2,18 +2,29 @@ import Foundation
 import LonglineKeys
 package import LonglineWire
 
-/// Reads the user out of a signed token (JWT, RFC 7519) without verifying it.
+/// Reads user and device out of a signed token (JWT, RFC 7519) without verifying it.
 ///
-/// It only names this device's own inbox; the service verifies the token and refuses what doesn't belong to it.
+/// They name this device's own inbox, and tell a token that is not for what is stored; the service verifies it and refuses what doesn't
+/// belong to it.
 package enum TokenSubject {
     private struct Claims: Decodable {
         var sub: String
+    }
+
+    private struct DeviceClaim: Decodable {
+        var device: String
     }
 
     /// The user that a token names; nil where it can't be read.
     package static func read(from token: String) -> UserID? {
         guard let claims = UnverifiedToken.read(Claims.self, from: token) else { return nil }
         return try? UserID(claims.sub)
+    }
+
+    /// The device that a token names; nil where it can't be read.
+    package static func device(from token: String) -> DeviceID? {
+        guard let claims = UnverifiedToken.read(DeviceClaim.self, from: token) else { return nil }
+        return try? DeviceID(claims.device)
     }
 }
 

@@ -117,6 +117,8 @@ public struct StoredClientState: Hashable, Sendable {
     public var cursorVersion: UInt64 = 0
     /// The user this storage belongs to, once it is known.
     public var user: UserID?
+    /// The user's device that it belongs to, once a token or the app named it.
+    public var device: DeviceID?
     /// The session's resume ticket.
     public var resumeTicket: StoredSecret?
     /// The QUIC session ticket per access point, written `host:port`.
@@ -164,6 +166,8 @@ public enum StorageChange: Hashable, Sendable {
     case cursorVersion(UInt64)
     /// The user this storage belongs to.
     case user(UserID)
+    /// The device that it belongs to.
+    case device(DeviceID)
     /// The resume ticket, or none any more.
     case resumeTicket(StoredSecret?)
     /// The QUIC ticket of an access point, or none any more.
@@ -293,6 +297,7 @@ extension StoredClientState {
         case .forgetCursor(let channel): cursors[channel] = nil
         case .cursorVersion(let version): cursorVersion = version
         case .user(let user): self.user = user
+        case .device(let device): self.device = device
         case .resumeTicket(let ticket): resumeTicket = ticket
         case .transportTicket(let accessPoint, let ticket): transportTickets[accessPoint] = ticket
         case .addressToken(let accessPoint, let token): addressTokens[accessPoint] = token

@@ -20,6 +20,7 @@ struct PendingWrites: Sendable {
     var forgottenCursors: Set<ChannelID> = []
     var cursorVersion: UInt64?
     var user: UserID?
+    var device: DeviceID?
     /// The outer optional: whether it changed.
     var resumeTicket: StoredSecret??
     var transportTickets: [String: StoredSecret?] = [:]
@@ -33,7 +34,7 @@ struct PendingWrites: Sendable {
         producer == nil && inserts.isEmpty && removes.isEmpty && attempts.isEmpty && outcomes.isEmpty
             && rechains.isEmpty && chains.isEmpty
             && connectNumber == nil && cursors.isEmpty && forgottenCursors.isEmpty && cursorVersion == nil
-            && user == nil && resumeTicket == nil
+            && user == nil && device == nil && resumeTicket == nil
             && transportTickets.isEmpty && addressTokens.isEmpty && networks.isEmpty
             && access == nil && controlRoutes == nil
     }
@@ -63,6 +64,7 @@ struct PendingWrites: Sendable {
         changes += forgottenCursors.map { .forgetCursor($0) }
         if let cursorVersion { changes.append(.cursorVersion(cursorVersion)) }
         if let user { changes.append(.user(user)) }
+        if let device { changes.append(.device(device)) }
         if let resumeTicket { changes.append(.resumeTicket(resumeTicket)) }
         changes += transportTickets.map { .transportTicket($0, $1) }
         changes += addressTokens.map { .addressToken($0, $1) }
@@ -102,6 +104,7 @@ struct PendingWrites: Sendable {
         restored.forgottenCursors.formUnion(forgottenCursors)
         restored.cursorVersion = cursorVersion ?? restored.cursorVersion
         restored.user = user ?? restored.user
+        restored.device = device ?? restored.device
         restored.resumeTicket = resumeTicket ?? restored.resumeTicket
         restored.transportTickets.merge(transportTickets) { $1 }
         restored.addressTokens.merge(addressTokens) { $1 }

@@ -12,6 +12,7 @@ extension SQLiteClientStorage {
         static let connectNumber = "connect-number"
         static let cursorVersion = "cursor-version"
         static let user = "user"
+        static let device = "device"
         static let resumeTicket = "resume-ticket"
         static let transportTicket = "transport-ticket/"
         static let addressToken = "address-token/"
@@ -49,6 +50,7 @@ extension SQLiteClientStorage {
             try database.execute(sql: "DELETE FROM cursor WHERE channel = ?", arguments: [channel.description])
         case .cursorVersion(let version): try set(Fact.cursorVersion, number: version, in: database)
         case .user(let user): try set(Fact.user, bytes: Array(user.description.utf8), in: database)
+        case .device(let device): try set(Fact.device, bytes: Array(device.description.utf8), in: database)
         case .resumeTicket(let secret): try set(Fact.resumeTicket, secret: secret, in: database)
         case .transportTicket(let accessPoint, let secret):
             try set(Fact.transportTicket + accessPoint, secret: secret, in: database)
@@ -98,6 +100,7 @@ extension SQLiteClientStorage {
             case Fact.connectNumber: state.connectNumber = number
             case Fact.cursorVersion: state.cursorVersion = number
             case Fact.user: state.user = try? UserID(String(decoding: bytes, as: UTF8.self))
+            case Fact.device: state.device = try? DeviceID(String(decoding: bytes, as: UTF8.self))
             case Fact.resumeTicket: state.resumeTicket = StoredSecret(bytes: bytes, expiry: number)
             case _ where name.hasPrefix(Fact.transportTicket):
                 let accessPoint = String(name.dropFirst(Fact.transportTicket.count))
