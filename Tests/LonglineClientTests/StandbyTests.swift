@@ -188,4 +188,39 @@ struct StandbyTests {
         #expect(pauses == pauses.sorted())
         #expect(looks.next(isNews: true) == .milliseconds(250))
     }
+
+    @Test("an owner that is connected looks often while its user is there, and seldom otherwise")
+    func looksOfOwner() {
+        for (mode, longest) in [
+            (SessionMode.foreground, Duration.milliseconds(250)), (.background, .seconds(2)), (.lowPower, .seconds(5)),
+        ] {
+            var looks = LookInterval(.milliseconds(250))
+            var pauses: [Duration] = []
+            for _ in 0..<400 { pauses.append(looks.next(isNews: false, longest: mode.longestLook)) }
+            #expect(pauses.first == .milliseconds(250) && pauses.last == longest && pauses == pauses.sorted())
+            #expect(looks.next(isNews: false, longest: 1) == .milliseconds(250), "the user is back")
+        }
+    }
+
+    @Test("an owner looks at once when its user comes")
+    func looksForUser() async throws {
+        let directory = try TemporaryFolder()
+        // So seldom that a look in its time would end the test by its time limit.
+        func open() throws -> SharedClientStorage {
+            try SharedClientStorage(
+                path: directory.file("shared.sqlite"), takeOverAfter: .seconds(7_200), pollInterval: .seconds(3_600))
+        }
+        let harness = try ClientHarness(storage: try open())
+        try await harness.client.connect()
+        try await harness.client.setMode(.background)
+        let other = try open()
+        let submission = Submission(
+            send: SendID(high: 1, low: 1), destination: .user(try UserID("bob")), timeToLive: 0, queuedAt: 5,
+            payload: ByteBuffer(string: "a"))
+        _ = try await other.submit(submission, limits: OutboxLimits())
+        try await harness.client.setMode(.foreground)
+        while harness.service.state.withLock({ $0.entered.isEmpty }) { await Task.yield() }
+        await harness.client.disconnect()
+        try await other.close()
+    }
 }

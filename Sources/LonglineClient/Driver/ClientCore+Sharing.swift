@@ -7,19 +7,6 @@ extension ClientError {
     var isOfAnotherOwner: Bool { code == .storageInUse || code == .ownershipLost }
 }
 
-/// How long to wait between two looks at a file: as its owner set it, and up to eight times as long while nothing happens.
-struct LookInterval {
-    let interval: Duration
-    private var quiet = 0
-
-    init(_ interval: Duration) { self.interval = interval }
-
-    mutating func next(isNews: Bool) -> Duration {
-        quiet = isNews ? 0 : min(quiet + 1, 7 * 16)
-        return interval * (1 + quiet / 16)
-    }
-}
-
 /// What a client of a shared outbox keeps beside its driver, which exists only while its process owns the outbox.
 final class SharingState: Sendable {
     private struct State {
@@ -46,6 +33,8 @@ final class SharingState: Sendable {
     }
 
     let storage: SharedClientStorage
+    /// How the owner waits between its looks.
+    let looks = OwnerLooks()
     private let sends: Broadcast<SendStatus>
     private let state = Mutex(State())
 
@@ -350,8 +339,9 @@ extension ClientCore {
             var isWaiting = false
             var pause = LookInterval(storage.pollInterval)
             while !Task.isCancelled {
-                // Without a connection nobody waits for what it finds, but an owner has to answer in time.
-                var isNews = sharing.wantsConnection
+                // Without a connection, or a user, nobody waits for what it finds, but an owner has to answer in time.
+                let longest = sharing.wantsConnection ? sharing.looks.mode.longestLook : LookInterval.longest
+                var isNews = false
                 if let now = try? await storage.version(), now != version || isWaiting,
                     let news = try? await storage.news()
                 {
@@ -377,7 +367,7 @@ extension ClientCore {
                         _ = try? await self?.takeIn(on: handle)
                     }
                 }
-                try? await Task.sleep(for: min(pause.next(isNews: isNews), storage.takeOverAfter / 2))
+                await sharing.looks.wait(for: min(pause.next(isNews: isNews, longest: longest), storage.takeOverAfter / 2))
             }
         }
     }

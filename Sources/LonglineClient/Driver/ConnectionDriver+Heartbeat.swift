@@ -7,6 +7,7 @@ import NIOCore
 extension ConnectionDriver {
     func setMode(_ mode: SessionMode) {
         session.setMode(mode, now: clock.now())
+        core?.sharing?.looks.setMode(mode)
         // The user is there: what back-off spares nobody misses now.
         if mode == .foreground { connectNow() }
         pump()

@@ -31,7 +31,8 @@ import Synchronization
 public final class SharedClientStorage: ClientStorage {
     /// How long an owner has to answer before another process takes over.
     public let takeOverAfter: Duration
-    /// How often the file is looked at for what other processes did.
+    /// How often the file is looked at for what other processes did, while the user is there; more seldom by an owner in the background
+    /// or in low power.
     public let pollInterval: Duration
     /// Whether the owner's process holds a file lock, by which others notice its death at once.
     public let holdsLock: Bool
