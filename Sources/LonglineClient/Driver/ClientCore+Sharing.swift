@@ -367,7 +367,8 @@ extension ClientCore {
                         _ = try? await self?.takeIn(on: handle)
                     }
                 }
-                await sharing.looks.wait(for: min(pause.next(isNews: isNews, longest: longest), storage.takeOverAfter / 2))
+                let wait = pause.next(isNews: isNews, longest: longest)
+                await sharing.looks.wait(for: min(wait, storage.takeOverAfter / 2))
             }
         }
     }
