@@ -28,17 +28,20 @@ package final class HostResolver: Sendable {
 
     private let lookups: NameLookups<SocketAddress>
 
+    private let translation: AddressTranslation
+
     package init(
-        limits: NameLookupLimits = HostResolver.standardLimits,
+        limits: NameLookupLimits = HostResolver.standardLimits, translation: AddressTranslation = .shared,
         lookUp: @escaping LookUp = { try SystemResolver.addresses(of: $0, over: .tcp) }
     ) {
+        self.translation = translation
         lookups = NameLookups(limits: limits, threadNames: "http-names-", lookUp: lookUp)
     }
 
-    /// What NIO asks for one connection. A numeric host is its only address, and nobody is asked.
+    /// What NIO asks for one connection. A numeric host is its only address, and nobody is asked, but where only a translator leads to it.
     func query(host: String, port: Int, on eventLoop: any EventLoop) -> HostQuery {
         if let numeric = try? SocketAddress(ipAddress: host, port: port) {
-            return HostQuery(addresses: eventLoop.makeSucceededFuture([numeric])) {}
+            return HostQuery(addresses: translation.addresses(of: numeric, on: eventLoop)) {}
         }
         let (lookups, question) = (lookups, lookups.ask(host, on: eventLoop))
         let addresses = question.addresses.map { found in

@@ -14,18 +14,25 @@ package final class NameResolver: Sendable {
 
     private let lookups: NameLookups<QUICSocketAddress>
 
-    package init(limits: Limits = Limits(), lookUp: @escaping LookUp = NameResolver.askSystem) {
+    private let translation: AddressTranslation
+
+    package init(
+        limits: Limits = Limits(), translation: AddressTranslation = .shared,
+        lookUp: @escaping LookUp = NameResolver.askSystem
+    ) {
+        self.translation = translation
         lookups = NameLookups(limits: limits, threadNames: "quic-names-", lookUp: lookUp)
     }
 
-    /// The addresses of a host in the order in which they are to be tried (RFC 8305 section 4). A numeric host is its only one.
+    /// The addresses of a host in the order in which they are to be tried (RFC 8305 section 4). A numeric host is its only one, but where
+    /// only a translator leads to it.
     func resolve(host: String, port: Int, on eventLoop: any EventLoop) -> EventLoopFuture<[SocketAddress]> {
         guard let port = UInt16(exactly: port) else {
             return eventLoop.makeFailedFuture(
                 QUICTransportError(.resolveFailed, "\(port) isn't a port", advice: "Use a port from 1 to 65535."))
         }
         if let numeric = QUICSocketAddress(numericHost: host, port: port) {
-            return eventLoop.makeSucceededFuture([SocketAddress(numeric)])
+            return translation.addresses(of: SocketAddress(numeric), on: eventLoop)
         }
         return lookups.ask(host, on: eventLoop).addresses
             .flatMapErrorThrowing { error in throw Self.worded(error, host) }
