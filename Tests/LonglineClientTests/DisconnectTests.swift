@@ -1,6 +1,7 @@
 import GRDB
 import LonglineTestKit
 import LonglineWire
+import NIOCore
 import Synchronization
 import Testing
 
@@ -135,6 +136,52 @@ struct DisconnectTests {
         try harness.service.post("second", in: room)
         #expect(await next.value)
         return client
+    }
+
+    /// Why a client has nothing that could tell its readers.
+    enum Absence: CaseIterable { case neverConnected, storageFails, storeIsSilent }
+
+    @Test(
+        "who disconnects before the client could begin ends what reads, and waits for no store",
+        arguments: Absence.allCases)
+    func readersBefore(absence: Absence) async throws {
+        let (virtual, gate, directory) = (VirtualLoop(), GatedCursors(), try TemporaryFolder())
+        let storage = try SQLiteClientStorage(path: directory.file("client.sqlite"))
+        if absence == .storageFails { try storage.close() }
+        let client = try ClientHarness(storage: storage, loop: virtual.loop) {
+            if absence == .storeIsSilent { $0.cursorStore = gate }
+        }.client
+        let readers = [Task { for await _ in client.messages {} }, Task { for await _ in client.requests {} }]
+        let outlets = client.core.outlets
+        while outlets.messages.readers == 0 || outlets.requests.readers == 0 { await Task.yield() }
+        switch absence {
+        case .neverConnected: break
+        case .storageFails: await #expect(throws: ClientError.self) { try await client.start() }
+        case .storeIsSilent:
+            let starting = Task { try await client.start() }
+            while gate.asked.count == 0 { await Task.yield() }
+            let isOver = Outcome<Void>()
+            let leaving = Task {
+                await client.disconnect()
+                isOver.resolve(.success(()))
+            }
+            while !isOver.isResolved { await virtual.pass(.seconds(1)) }
+            await leaving.value
+            gate.open()
+            let error = await #expect(throws: ClientError.self) {
+                try await virtual.running { try await starting.value }
+            }
+            #expect(error?.code == .disconnected)
+        }
+        if absence != .storeIsSilent { try await virtual.running { await client.disconnect() } }
+        for reader in readers { await reader.value }
+        guard absence != .storageFails else { return }
+        // The next wish to connect has them go on.
+        try await virtual.running { try await client.connect() }
+        let next = Task { for await _ in client.messages {} }
+        while outlets.messages.readers == 0 { await Task.yield() }
+        try await virtual.running { await client.disconnect() }
+        await next.value
     }
 
     enum Standby: CaseIterable {

@@ -77,6 +77,8 @@ private struct KnownDriver {
 struct DriverTurns {
     /// Makes the driver, or made it.
     private(set) var task: Task<DriverHandle, any Error>?
+    /// It is made: from now on it tells who reads that the client was disconnected.
+    private(set) var isOpen = false
     /// Ends the one before.
     private(set) var ending: Task<Void, Never>?
     /// Why nobody gets a driver any more.
@@ -114,6 +116,9 @@ struct DriverTurns {
         return opening
     }
 
+    /// It was made.
+    mutating func opened() { isOpen = true }
+
     /// It could not be made.
     mutating func failed(_ opening: Task<DriverHandle, any Error>) { if task == opening { task = nil } }
 
@@ -127,6 +132,7 @@ struct DriverTurns {
             await body(last)
         }
         (task, ending) = (nil, end)
+        isOpen = false
         return end
     }
 }
@@ -221,6 +227,8 @@ final class ClientCore: Sendable {
             return DriverHandle(loop: loop, driver: NIOLoopBound(driver, eventLoop: loop), ownership: ownership)
         }.get()
         watchOwnership(of: handle)
+        // Before anybody connects by it.
+        turns.withLock { $0.opened() }
         return handle
     }
 
@@ -400,17 +408,23 @@ final class ClientCore: Sendable {
         let number = turns.withLock { turns in
             turns.disconnect()
             sharing?.wantsConnection(false)
+            // Nobody else would tell who reads, and a driver that is made later has them go on.
+            if sharing == nil, !turns.isOpen, turns.closed == nil {
+                outlets.messages.finish()
+                outlets.requests.finish()
+            }
             return turns.disconnections
         }
-        guard let sharing else { return await endConnection(number) }
+        // The connection's end has most of the time. What holds up the opening, a store of the app's that gives no answer, gets no more.
+        let patience = TimeAmount(configuration.closeTimeout * 5 / 4)
+        guard let sharing else { return await wait(for: Task { await endConnection(number) }, atMost: patience) }
         let ending = Task {
             await endConnection(number)
             await yieldOwnership(.disconnected, unlessWanted: true)
             finishDisconnecting(sharing)
         }
-        // A file that another process has locked is given up when it can be; nobody waits for that. The connection's end had most of
-        // the time.
-        await wait(for: ending, atMost: TimeAmount(configuration.closeTimeout * 5 / 4))
+        // A file that another process has locked is given up when it can be; nobody waits for that.
+        await wait(for: ending, atMost: patience)
     }
 
     /// Tells the app that it is disconnected, where no driver did: in standby there is none.
