@@ -73,6 +73,24 @@ struct StandbyTests {
         try await owner.close()
     }
 
+    @Test("so is a cursor store of the app's own that fails when the client's turn comes")
+    func storeFailsAtTurn() async throws {
+        let directory = try TemporaryFolder()
+        let owner = try storage(directory)
+        #expect(try await owner.contend())
+        let harness = try ClientHarness(storage: try storage(directory)) { $0.cursorStore = FailingCursors() }
+        let notices = harness.client.notices
+        try await harness.client.start()
+        for await state in harness.client.states { if case .standby = state { break } }
+        try await owner.close()
+        for await notice in notices {
+            guard case .storageFailed(let error) = notice else { continue }
+            #expect(error.code == .storage && error.cause is FailingCursors.Failure)
+            break
+        }
+        await harness.client.disconnect()
+    }
+
     @Test("a client that logged out neither starts nor waits for another turn; said twice it wipes twice")
     func loggedOut() async throws {
         let directory = try TemporaryFolder()
@@ -223,4 +241,11 @@ struct StandbyTests {
         await harness.client.disconnect()
         try await other.close()
     }
+}
+
+/// A record of the app's own that can't be read.
+private struct FailingCursors: CursorStore {
+    struct Failure: Error {}
+
+    func cursors() async throws -> [ChannelID: Position] { throw Failure() }
 }

@@ -265,7 +265,10 @@ extension ClientCore {
     /// Connects as soon as this process owns the outbox, for as long as the app wants it.
     /// - Parameter goesOn: whether a driver has just ended, and the next one does what it did.
     func keepContending(goesOn: Bool = false) {
-        sharing?.contend(goesOn: goesOn) { [weak self] goesOn in
+        guard let sharing else { return }
+        let interval = sharing.storage.pollInterval
+        sharing.contend(goesOn: goesOn) { [weak self] goesOn in
+            var pause = LookInterval(interval)
             var isTold = false
             while !Task.isCancelled {
                 do {
@@ -277,14 +280,14 @@ extension ClientCore {
                         _ = driver.connect(after: asked, nil)
                     }
                 } catch {
-                    // The client has ended, or the file can't be read now.
+                    // The client has ended, or neither the file can be read now nor what the app keeps itself.
                     guard !Task.isCancelled, self?.closed == nil else { return }
-                    if !isTold, let error = error as? ClientError {
+                    if !isTold {
                         isTold = true
-                        self?.outlets.notices.send(.storageFailed(error))
+                        let told = ClientError(.storage, message: "what the app keeps can't be read", cause: error)
+                        self?.outlets.notices.send(.storageFailed(error as? ClientError ?? told))
                     }
-                    guard let pause = self?.sharing?.storage.pollInterval else { return }
-                    try? await Task.sleep(for: pause)
+                    try? await Task.sleep(for: pause.next(isNews: false))
                 }
             }
         }
