@@ -5,7 +5,8 @@ import Synchronization
 /// The messages of all channels, each channel in its order.
 ///
 /// The service sends no more than a window of unconfirmed bytes per channel, so a slow reader costs bounded memory: the
-/// rest waits in the service's log. Several readers share the messages; each message goes to one of them. A reader's
+/// rest waits in the service's log. Several readers share the messages; each message goes to one of them, once in a process: what a
+/// reader leaves its loop over is not given to the next one, which goes on behind it. A reader's
 /// sequence ends when the client was disconnected or stopped, after what had arrived; who is busy with a message then, and asks for the
 /// next one when the client is connected again, has reached that end all the same. New readers go on.
 public struct MessageStream: AsyncSequence, Sendable {
