@@ -184,6 +184,32 @@ struct DisconnectTests {
         await next.value
     }
 
+    @Test("a logout wipes the storage and ends the client also where the app's own store gives no answer")
+    func logoutWhileOpening() async throws {
+        let (virtual, gate, storage) = (VirtualLoop(), GatedCursors(), InMemoryClientStorage())
+        await storage.apply([.lastID(7)])
+        let harness = try ClientHarness(storage: storage, loop: virtual.loop) { $0.cursorStore = gate }
+        let client = harness.client
+        let connecting = Task { try await client.connect() }
+        while gate.asked.count == 0 { await Task.yield() }
+        let erased = await #expect(throws: ClientError.self) { try await client.eraseAccount() }
+        #expect(erased?.code == .notConnected)
+        let result = try await client.logout()
+        guard case .localOnly(let reason) = result, reason.code == .notConnected else {
+            return #expect(Bool(false), "\(result)")
+        }
+        #expect(await storage.load() == StoredClientState())
+        for await _ in client.messages {}
+        // What the store says at last is nobody's.
+        gate.open()
+        let error = await #expect(throws: ClientError.self) {
+            try await virtual.running { try await connecting.value }
+        }
+        #expect(error?.code == .loggedOut)
+        #expect(harness.service.state.withLock { $0.requests.isEmpty })
+        #expect(await storage.load() == StoredClientState())
+    }
+
     enum Standby: CaseIterable {
         /// Another process had the outbox from the beginning.
         case atFirst

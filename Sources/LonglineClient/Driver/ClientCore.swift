@@ -117,7 +117,11 @@ struct DriverTurns {
     }
 
     /// It was made.
-    mutating func opened() { isOpen = true }
+    /// - Throws: after a logout, which didn't wait for it: what it is made of is being wiped.
+    mutating func opened() throws(ClientError) {
+        if let closed, closed.code == .loggedOut { throw closed }
+        isOpen = true
+    }
 
     /// It could not be made.
     mutating func failed(_ opening: Task<DriverHandle, any Error>) { if task == opening { task = nil } }
@@ -197,6 +201,12 @@ final class ClientCore: Sendable {
         return try await task.value
     }
 
+    /// The driver, if one is open: what holds up the opening of another holds up nobody.
+    private func opened() async -> DriverHandle? {
+        guard turns.withLock({ $0.isOpen }) else { return nil }
+        return try? await existing()
+    }
+
     /// - Parameter disconnections: how many there were before.
     private func open(behind disconnections: UInt64) async throws -> DriverHandle {
         let ownership = try await takeOwnership()
@@ -226,9 +236,9 @@ final class ClientCore: Sendable {
             outlets.messages.onFall { loop.execute { known.value.driver?.appHasRead() } }
             return DriverHandle(loop: loop, driver: NIOLoopBound(driver, eventLoop: loop), ownership: ownership)
         }.get()
-        watchOwnership(of: handle)
         // Before anybody connects by it.
-        turns.withLock { $0.opened() }
+        try turns.withLock { try $0.opened() }
+        watchOwnership(of: handle)
         return handle
     }
 
@@ -237,7 +247,7 @@ final class ClientCore: Sendable {
         if sharing != nil, closed == nil { _ = try await handle() }
         close(ConnectionDriver.loggedOut)
         let result: LogoutResult
-        if let handle = try? await existing() {
+        if let handle = await opened() {
             result = await withCheckedContinuation { continuation in
                 handle.run { $0.logOut { continuation.resume(returning: $0) } }
             }
@@ -280,7 +290,8 @@ final class ClientCore: Sendable {
 
     /// Has the service erase the account; then ends the driver and wipes the storage.
     func eraseAccount(within patience: Duration) async throws {
-        guard let handle = try? await existing() else {
+        // One that is being opened has no connection yet.
+        guard let handle = await opened() else {
             throw ClientError(
                 .notConnected, message: "the client never connected", advice: "call connect() first")
         }
