@@ -234,7 +234,7 @@ let package = Package(
         .testTarget(
             name: "LonglineServerTests",
             dependencies: [
-                "LonglineHTTP", "LonglineLinks", "LonglineServer", "LonglineSession", "LonglineStore",
+                "HostNames", "LonglineHTTP", "LonglineLinks", "LonglineServer", "LonglineSession", "LonglineStore",
                 "LonglineTestKit",
                 "LonglineWire",
                 "QUICEngine", crypto, jwtKit, logging, nioCore, nioHTTP1, nioPosix, nioSSL,
