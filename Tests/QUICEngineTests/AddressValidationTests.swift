@@ -36,6 +36,24 @@ import Testing
         #expect(!use(3) && !use(2) && used.count == 3)
     }
 
+    @Test("a full memory of tokens has eight bytes for each in their order, and goes on in it round after round")
+    func fullMemoryOfTokens() {
+        var used = UsedTokens()
+        func use(_ number: Int) -> Bool {
+            withUnsafeBytes(of: UInt64(number)) { used.insert($0) }
+        }
+        let capacity = used.capacity
+        var taken = 0
+        for number in 0..<2 * capacity + capacity / 2 where use(number) { taken += 1 }
+        #expect(taken == 2 * capacity + capacity / 2)
+        // What malloc rounds up to may be more by a little.
+        #expect(used.count == capacity && used.orderSize < 8 * capacity + 4096)
+        // The oldest that is known, the newest, and the one that was forgotten last.
+        let first = capacity + capacity / 2
+        #expect(!use(first) && !use(first + capacity - 1))
+        #expect(use(first - 1) && use(first))
+    }
+
     @Test("a token of a Retry proves no other address") func aTokenOfARetryProvesNoOtherAddress() throws {
         let world = try EngineWorld { server, _ in server.retryThreshold = 0 }
         var answer: [UInt8]?
