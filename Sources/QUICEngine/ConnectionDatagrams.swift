@@ -11,6 +11,7 @@ struct DatagramQueue {
     private var items = FIFO<Datagram>()
     /// The earliest deadline of those queued, or earlier: one that left may have had it.
     private(set) var earliestDeadline: QUICInstant?
+    private(set) var byteCount = 0
 
     var count: Int { items.count }
     var isEmpty: Bool { items.isEmpty }
@@ -18,12 +19,15 @@ struct DatagramQueue {
 
     mutating func append(_ datagram: Datagram) {
         items.append(datagram)
+        byteCount += datagram.bytes.count
         if let deadline = datagram.deadline { earliestDeadline = min(deadline, earliestDeadline ?? deadline) }
     }
 
     mutating func popFirst() -> Datagram? {
-        defer { if items.isEmpty { earliestDeadline = nil } }
-        return items.popFirst()
+        let first = items.popFirst()
+        byteCount -= first?.bytes.count ?? 0
+        if items.isEmpty { earliestDeadline = nil }
+        return first
     }
 
     func contains(_ id: UInt64) -> Bool {
@@ -36,7 +40,7 @@ struct DatagramQueue {
     /// - Returns: whether it was there.
     mutating func remove(_ id: UInt64) -> Bool {
         let before = items.count
-        items.removeAll { $0.id == id }
+        removeAll { $0.id == id }
         if items.isEmpty { earliestDeadline = nil }
         return items.count < before
     }
@@ -55,9 +59,15 @@ struct DatagramQueue {
                 next = min(deadline, next ?? deadline)
             }
         }
-        items.removeAll { $0.deadline.map { $0 <= now } ?? false }
+        removeAll { $0.deadline.map { $0 <= now } ?? false }
         earliestDeadline = next
         return expired
+    }
+
+    private mutating func removeAll(where matches: (Datagram) -> Bool) {
+        items.removeAll(where: matches)
+        byteCount = 0
+        items.forEach { byteCount += $0.bytes.count }
     }
 }
 
@@ -69,7 +79,8 @@ extension QUICEngineConnection {
     ///   - id: returned in `datagramAcknowledged`, `datagramLost` or `datagramExpired`, one of which follows while the
     ///     connection lives.
     ///   - deadline: if it hasn't left by then it is dropped; nil: it waits as long as the connection lives.
-    /// - Returns: false if ``TransportSettings/datagramQueueLimit`` are queued already; it was dropped then.
+    /// - Returns: false if ``TransportSettings/datagramQueueLimit`` are queued already, or if those of a server's connections from the
+    ///   peer's address hold their share of ``EndpointConfiguration/maxBufferedBytes``, and this one 4 KiB; it was dropped then.
     /// - Throws: `datagramNotSupported`, `datagramTooLarge`, `closed`.
     public func sendDatagram(
         _ bytes: UnsafeRawBufferPointer, id: UInt64, deadline: QUICInstant? = nil
@@ -86,7 +97,12 @@ extension QUICEngineConnection {
                 advice: "Send on a stream, or less.")
         }
         guard datagramsToSend.count < settings.datagramQueueLimit else { return false }
+        guard hasRoom(forDatagramOf: bytes.count) else {
+            endpoint.counters.writesWithheld += 1
+            return false
+        }
         datagramsToSend.append(DatagramQueue.Datagram(id: id, bytes: Array(bytes), deadline: deadline))
+        countQueuedDatagrams()
         endpoint.schedule(self)
         return true
     }
@@ -96,7 +112,10 @@ extension QUICEngineConnection {
 
     /// Takes a datagram back that was not sent yet, because there is newer news: nothing is reported of it then.
     /// - Returns: false if it has left, or was dropped.
-    public func withdrawDatagram(_ id: UInt64) -> Bool { datagramsToSend.remove(id) }
+    public func withdrawDatagram(_ id: UInt64) -> Bool {
+        defer { countQueuedDatagrams() }
+        return datagramsToSend.remove(id)
+    }
 
     /// The largest datagram the peer accepts on the present path, in bytes; nil: none, or the handshake isn't far enough.
     /// It grows with the path MTU found and shrinks after a change of path, or where the path takes less than before:
@@ -149,7 +168,9 @@ extension QUICEngineConnection {
     }
 
     func expireDatagrams() {
-        for id in datagramsToSend.removeExpired(now: now) {
+        let expired = datagramsToSend.removeExpired(now: now)
+        countQueuedDatagrams()
+        for id in expired {
             endpoint.counters.datagramFramesExpired += 1
             emit(.datagramExpired(id: id))
         }

@@ -14,6 +14,32 @@ extension QUICEngineConnection {
         return max(least - sendBufferBytes, (memory.share - memory.total - sendBufferBytes) / 2)
     }
 
+    /// Bytes of datagrams that each connection may have waiting in any case.
+    private static let leastDatagramMemory = 4 << 10
+
+    /// Whether a datagram may wait besides those that do: as with streams, where their address has no more of its share free. One may
+    /// always.
+    func hasRoom(forDatagramOf count: Int) -> Bool {
+        guard let memory = addressSendMemory, !datagramsToSend.isEmpty else { return true }
+        let own = countedDatagramBytes
+        return count <= max(Self.leastDatagramMemory - own, (memory.share - memory.total - own) / 2)
+    }
+
+    /// After each change of what waits.
+    func countQueuedDatagrams() {
+        let difference = datagramsToSend.byteCount - countedDatagramBytes
+        guard difference != 0 else { return }
+        countedDatagramBytes += difference
+        context.storage.memory.held += difference
+        addressSendMemory?.total += difference
+    }
+
+    /// None leaves any more.
+    func dropQueuedDatagrams() {
+        datagramsToSend = DatagramQueue()
+        countQueuedDatagrams()
+    }
+
     /// Half of what is kept for it anyway is free: enough to wake those that wait.
     var hasAddressRoom: Bool { addressRoom(isUrgent: false) >= Self.leastSendMemory / 2 }
 }
@@ -47,7 +73,7 @@ extension QUICEndpoint {
     }
 }
 
-/// What the connections from one address have written and is not acknowledged. Its connections refer to it, as each write asks.
+/// What the connections from one address have written and is not acknowledged, datagrams only until they leave. Its connections refer to it, as each write asks.
 final class AddressSendMemory {
     /// Bytes that they may have together, but for what each may have in any case.
     let share: Int

@@ -193,6 +193,7 @@ extension QUICEngineConnection {
         // The path has become smaller since it was queued. ngtcp2 would write nothing, as where congestion control holds it back.
         guard handshake == nil || datagram.bytes.count <= datagramRoom(shim) ?? 0 else {
             _ = datagramsToSend.popFirst()
+            countQueuedDatagrams()
             emit(.datagramLost(id: datagram.id))
             return nil
         }
@@ -213,6 +214,7 @@ extension QUICEngineConnection {
         }
         if accepted != 0 {
             _ = datagramsToSend.popFirst()
+            countQueuedDatagrams()
             datagramsInFlight.append(id: datagram.id, packet: packet, at: now)
         }
         switch result {

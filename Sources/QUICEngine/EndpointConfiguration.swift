@@ -20,13 +20,14 @@ public struct EndpointConfiguration: Sendable {
     /// ``QUICError/Code/connectionLimit``.
     public var maxConnections = 100_000
     /// Bytes that the connections may hold together: of streams and datagrams received and not yet taken, of streams sent and not
-    /// yet acknowledged, what data out of order takes, and 32 KiB for each half-open handshake; 1 GiB. Beyond it new connections are
-    /// refused with CONNECTION_REFUSED, connecting throws ``QUICError/Code/connectionLimit``, and what is read from a stream doesn't let
+    /// yet acknowledged, of datagrams that wait to be sent, what data out of order takes, and 32 KiB for each half-open handshake;
+    /// 1 GiB. Beyond it new connections are refused with CONNECTION_REFUSED, connecting throws ``QUICError/Code/connectionLimit``, and what is read from a stream doesn't let
     /// its peer send more until less is held. Those that live keep the windows that they were given. Of what takes memory out of order
     /// the connections of one IPv4 address or IPv6 /64 may have an eighth, but always 16 MiB and what ``ServerConfiguration/transport``
     /// lets one connection have; beyond it those of them that have most end with NO_ERROR, until an eighth of that is free. As much they
-    /// may have sent and not acknowledged, but always what fills two connections' send buffers: the more they have, the less of it one
-    /// of them is left, though 16 KiB in any case, and writers wait.
+    /// may have sent and not acknowledged, datagrams that wait among it, but always what fills two connections' send buffers: the more
+    /// they have, the less of it one of them is left, though 16 KiB of streams and 4 KiB of datagrams in any case; writers wait, and
+    /// datagrams are refused.
     public var maxBufferedBytes = 1 << 30
     /// Stateless resets sent a second at most; 100. Beyond it what they answer is dropped in silence.
     public var statelessResetsPerSecond = 100
@@ -175,8 +176,8 @@ public struct EndpointCounters: Sendable, Hashable {
     public var connectionsEndedForMemory: UInt64 = 0
     /// Times that a connection's peer was not allowed to send more because of ``EndpointConfiguration/maxBufferedBytes``.
     public var windowsWithheld: UInt64 = 0
-    /// Times that a stream took less than was written to it because the connections from its peer's address have too much to send, of
-    /// what those of an address may have of ``EndpointConfiguration/maxBufferedBytes``.
+    /// Times that a stream took less than was written to it, or a datagram was refused, because the connections from its peer's address
+    /// have too much to send, of what those of an address may have of ``EndpointConfiguration/maxBufferedBytes``.
     public var writesWithheld: UInt64 = 0
     /// Connections accepted, as a server.
     public var connectionsAccepted: UInt64 = 0

@@ -416,6 +416,7 @@ public final class QUICEndpoint: CustomReflectable {
         llq_conn_free(shim)
         connection.shim = nil
         connection.forgetReadMemory()
+        connection.dropQueuedDatagrams()
         leaveSendMemory(connection)
         connection.quietAfter = connection.now.advanced(byNanoseconds: period)
         connection.sendQueue.removeAll()

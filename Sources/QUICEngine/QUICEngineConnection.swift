@@ -74,6 +74,8 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
     var earlyData = HandshakeInfo.EarlyData.notAttempted
 
     @exclusivity(unchecked) var datagramsToSend = DatagramQueue()
+    /// Their bytes, as counted among the endpoint's and those of the address.
+    @exclusivity(unchecked) var countedDatagramBytes = 0
     /// What the application was last told.
     var reportedDatagramSize: Int?
     @exclusivity(unchecked) var datagramsInFlight = DatagramsInFlight()
@@ -157,7 +159,7 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
 
     deinit {
         if let shim { llq_conn_free(shim) }
-        var rest = sendBufferBytes + countedReadMemory + bytesKeptByOwner
+        var rest = sendBufferBytes + countedDatagramBytes + countedReadMemory + bytesKeptByOwner
         for stream in streams.all { rest += stream.receiveBuffer.count }
         receivedDatagrams.forEach { rest += $0.bytes.count }
         context.storage.memory.held -= rest

@@ -59,7 +59,7 @@ public struct TransportSettings: Sendable {
     public var maxUnidirectionalStreams: UInt64 = 100
     /// Largest DATAGRAM frame (RFC 9221) accepted, in bytes: 65,535, which is the most. 0: datagrams are not offered.
     public var maxDatagramFrameSize: UInt64 = 65535
-    /// Datagrams queued to be sent: 64. `sendDatagram` returns false beyond.
+    /// Datagrams queued to be sent: 64. `sendDatagram` returns false beyond, and where its peer's address has too much to send.
     public var datagramQueueLimit = 64
     /// Datagrams received and not yet taken: 256. The oldest is dropped beyond.
     public var receivedDatagramLimit = 256

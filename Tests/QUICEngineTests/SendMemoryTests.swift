@@ -73,6 +73,59 @@ import Testing
         #expect(world.server.sendMemoryByAddress.isEmpty && world.server.connectionCount == 0)
     }
 
+    @Test("datagrams that wait are bounded for an address, too, and one may always wait")
+    func datagramsAreBounded() throws {
+        let world = try EngineWorld()
+        world.server.maxSendMemoryPerAddress = 20_000
+        let servers = try (0..<4).map { _ in try world.connected().server }
+        world.simulation.run(for: .seconds(1))
+        world.network.setBlackhole(EngineWorld.clientAddress, true)
+        var next: UInt64 = 1
+        func fill(_ connection: QUICEngineConnection) throws -> Int {
+            let first = next
+            while try connection.offer([UInt8](repeating: 7, count: 1_100), id: next) { next += 1 }
+            return Int(next - first)
+        }
+        // Half of what is free each time, and in the end what everybody has.
+        let taken = try servers.prefix(3).map { try fill($0) }
+        #expect(taken == [9, 4, 3])
+        #expect(world.server.counters.writesWithheld == 3)
+        #expect(world.server.bufferedBytes == 16 * 1_100)
+        // It counts for streams, and they for it.
+        let writer = servers[3]
+        let stream = try writer.open(bidirectional: false)
+        #expect(writer.writableBytes(stream) == 16_384)
+        #expect(try writer.send([UInt8](repeating: 7, count: 20_000), on: stream) == 16_384)
+        #expect(try fill(writer) == 3)
+
+        // What leaves, is taken back or is too late gives its room to others.
+        let first = servers[0]
+        #expect(first.withdrawDatagram(1) && !first.withdrawDatagram(1))
+        #expect(first.countedDatagramBytes == 8 * 1_100)
+        world.simulation.run(for: .seconds(1))
+        #expect(servers.allSatisfy { $0.countedDatagramBytes == 0 && $0.closeReason == nil })
+        #expect(world.server.sendMemoryByAddress.values.map(\.total) == [16_384])
+        #expect(world.server.bufferedBytes == 16_384)
+    }
+
+    @Test("datagrams that wait count no more when they are too late, or their connection has ended")
+    func datagramsAreGone() throws {
+        let world = try EngineWorld()
+        let (client, server) = try world.connected()
+        let deadline = world.network.now.advanced(byNanoseconds: 1)
+        let bytes: [UInt8] = [1, 2, 3]
+        #expect(try bytes.withUnsafeBytes { try server.sendDatagram($0, id: 1, deadline: deadline) })
+        #expect(try client.offer([1, 2], id: 1))
+        #expect(server.countedDatagramBytes == 3 && world.client.bufferedBytes == 2)
+        world.server.handleDeadline(now: deadline)
+        #expect(server.countedDatagramBytes == 0 && world.server.bufferedBytes == 0)
+
+        #expect(try server.offer(bytes, id: 2))
+        #expect(world.server.bufferedBytes == 3)
+        server.endWithoutError("the test says so")
+        #expect(world.server.bufferedBytes == 0 && world.server.sendMemoryByAddress.isEmpty)
+    }
+
     @Test(
         "the share is an eighth of what all may hold, and lets one connection alone fill its buffer, however large that is"
     )
