@@ -1,3 +1,4 @@
+import CQUICShim
 import LonglineTestKit
 import Testing
 
@@ -52,6 +53,50 @@ import Testing
         let first = capacity + capacity / 2
         #expect(!use(first) && !use(first + capacity - 1))
         #expect(use(first - 1) && use(first))
+    }
+
+    @Test("a client takes one Retry, and no other behind it (RFC 9000 section 17.2.5.2)")
+    func oneRetry() throws {
+        let world = try EngineWorld()
+        var initials: [[UInt8]] = []
+        world.network.filter = { bytes, path in
+            if path.local == EngineWorld.clientAddress { initials.append(bytes) }
+            return false
+        }
+        let client = try world.connect()
+        world.simulation.settle()
+        let flight = try #require(initials.first)
+        let own = Array(flight[(7 + Int(flight[5]))...].prefix(Int(flight[6 + Int(flight[5])])))
+        var chosen: [UInt8] { Array(initials.last?.dropFirst(6).prefix(Int(initials.last?[5] ?? 0)) ?? []) }
+        let original = client.originalDestinationID
+        #expect(chosen == original)
+
+        func retry(source: [UInt8], original: [UInt8]) {
+            func id(_ bytes: [UInt8]) -> llq_cid { bytes.withUnsafeBytes { ConnectionID($0) }.shim }
+            var (destination, source, original) = (id(own), id(source), id(original))
+            var packet = [UInt8](repeating: 0, count: 256)
+            let token = [UInt8](repeating: 0x77, count: 32)
+            let length = llq_write_retry(
+                &packet, packet.count, 1, &destination, &source, &original, token, token.count)
+            #expect(length > 0)
+            let back = QUICPath(local: EngineWorld.clientAddress, remote: EngineWorld.serverAddress)
+            packet.prefix(length).withUnsafeBytes {
+                world.client.receive($0, path: back, ecn: .notECT, now: world.network.now)
+            }
+        }
+        /// The destination of what the client sends next.
+        func next() -> [UInt8] {
+            let count = initials.count
+            world.simulation.run(for: .seconds(4)) { initials.count > count }
+            #expect(initials.count > count)
+            return chosen
+        }
+        let (first, second) = ([UInt8](repeating: 0xaa, count: 8), [UInt8](repeating: 0xbb, count: 8))
+        retry(source: first, original: original)
+        #expect(next() == first)
+        retry(source: second, original: first)
+        #expect(next() == first)
+        #expect(client.closeReason == nil)
     }
 
     @Test("a token of a Retry proves no other address") func aTokenOfARetryProvesNoOtherAddress() throws {

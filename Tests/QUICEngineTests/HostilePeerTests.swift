@@ -33,8 +33,10 @@ import Testing
         Frames.stream(id, at: offset, data, fin: fin)
     }
 
-    private static func newConnectionID(_ sequence: UInt64, length: UInt8 = 8) -> [UInt8] {
-        numbers(0x18, sequence, 0) + [length]
+    private static func newConnectionID(
+        _ sequence: UInt64, retiring retirePriorTo: UInt64 = 0, length: UInt8 = 8
+    ) -> [UInt8] {
+        numbers(0x18, sequence, retirePriorTo) + [length]
             + [UInt8](repeating: UInt8(truncatingIfNeeded: sequence), count: Int(length) + 16)
     }
 
@@ -86,6 +88,9 @@ import Testing
             Attack(
                 "more connection IDs than were asked for", of: victim,
                 (40..<50).flatMap { newConnectionID($0) }, .connectionIDLimit),
+            Attack(
+                "connection IDs that retire those before them, without end", of: victim,
+                (40..<62).flatMap { newConnectionID($0, retiring: $0) }, .connectionIDLimit),
             Attack("the retirement of an ID that nobody gave", of: victim, numbers(0x19, 4000), .protocolViolation),
             Attack(
                 "the acknowledgement of what was never sent", of: victim, numbers(0x02, 90_000, 0, 0, 0),
