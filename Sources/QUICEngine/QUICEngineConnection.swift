@@ -28,7 +28,8 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
     let tlsObjects: [AnyObject]
     let createdAt: QUICInstant
     private let original: ConnectionID
-    let client: ClientConfiguration?
+    /// Behind a reference: a server's connections, of which there are many, would have room for it, some 400 bytes.
+    private let clientBox: ClientBox?
     /// The C connection; nil once closed.
     @exclusivity(unchecked) var shim: OpaquePointer?
     @exclusivity(unchecked) var now: QUICInstant
@@ -142,7 +143,7 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
     ) {
         self.handle = handle
         self.endpoint = endpoint
-        self.client = client
+        clientBox = client.map { ClientBox($0) }
         self.settings = settings
         readMemoryLimit = Self.readMemoryLimit(settings)
         self.context = context
@@ -156,6 +157,14 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
         super.init()
         route.connection = self
     }
+
+    private final class ClientBox {
+        let configuration: ClientConfiguration
+        init(_ configuration: ClientConfiguration) { self.configuration = configuration }
+    }
+
+    /// Client: as it was made; nil on a server.
+    var client: ClientConfiguration? { clientBox?.configuration }
 
     deinit {
         if let shim { llq_conn_free(shim) }
