@@ -77,7 +77,7 @@ import Testing
         world.simulation.run(for: .seconds(5))
         let thief = Thief(world)
         // A hundred PATH_CHALLENGE frames, each with data of its own.
-        let frames = (0..<100).flatMap { [0x1a, 1, 2, 3, 4, 5, 6, 7, UInt8($0)] }
+        let frames: [UInt8] = (0..<100).flatMap { [0x1a, 1, 2, 3, 4, 5, 6, 7, UInt8($0)] }
         for number in 1...3 as ClosedRange<UInt8> {
             try thief.send(from: stranger(number), where: { packets.isSent && $0.count > 1_100 }) {
                 try packets.send(frames, on: client)
