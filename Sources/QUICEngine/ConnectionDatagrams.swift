@@ -66,8 +66,9 @@ struct DatagramQueue {
 
     private mutating func removeAll(where matches: (Datagram) -> Bool) {
         items.removeAll(where: matches)
-        byteCount = 0
-        items.forEach { byteCount += $0.bytes.count }
+        var left = 0
+        items.forEach { left += $0.bytes.count }
+        byteCount = left
     }
 }
 

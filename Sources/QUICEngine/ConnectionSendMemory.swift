@@ -73,7 +73,8 @@ extension QUICEndpoint {
     }
 }
 
-/// What the connections from one address have written and is not acknowledged, datagrams only until they leave. Its connections refer to it, as each write asks.
+/// What the connections from one address have written and is not acknowledged, datagrams only until they leave. Its connections refer
+/// to it, as each write asks.
 final class AddressSendMemory {
     /// Bytes that they may have together, but for what each may have in any case.
     let share: Int

@@ -21,8 +21,8 @@ public struct EndpointConfiguration: Sendable {
     public var maxConnections = 100_000
     /// Bytes that the connections may hold together: of streams and datagrams received and not yet taken, of streams sent and not
     /// yet acknowledged, of datagrams that wait to be sent, what data out of order takes, and 32 KiB for each half-open handshake;
-    /// 1 GiB. Beyond it new connections are refused with CONNECTION_REFUSED, connecting throws ``QUICError/Code/connectionLimit``, and what is read from a stream doesn't let
-    /// its peer send more until less is held. Those that live keep the windows that they were given. Of what takes memory out of order
+    /// 1 GiB. Beyond it new connections are refused with CONNECTION_REFUSED, connecting throws
+    /// ``QUICError/Code/connectionLimit``, and what is read from a stream doesn't let its peer send more until less is held. Those that live keep the windows that they were given. Of what takes memory out of order
     /// the connections of one IPv4 address or IPv6 /64 may have an eighth, but always 16 MiB and what ``ServerConfiguration/transport``
     /// lets one connection have; beyond it those of them that have most end with NO_ERROR, until an eighth of that is free. As much they
     /// may have sent and not acknowledged, datagrams that wait among it, but always what fills two connections' send buffers: the more
