@@ -48,10 +48,10 @@ public struct ServerConfiguration: Sendable {
     public var tls: TLSServerContext
     /// What connections offer.
     public var transport = TransportSettings()
-    /// Half-open handshakes from which on a client must show by a Retry that it owns its address (RFC 9000 section 8.1).
-    /// 64 unless changed; 0: always; nil: never, not even one of an address with many half-open handshakes. A Retry costs
-    /// the client a round trip. In any case one goes to a client whose first packet to come isn't its first: what came of a
-    /// ClientHello without its beginning is kept for nobody who hasn't shown his address.
+    /// Half-open handshakes, and those that failed within the last second or two, from which on a client must show by a Retry that it
+    /// owns its address (RFC 9000 section 8.1). 64 unless changed; 0: always; nil: never, not even one of an address with many half-open
+    /// handshakes. A Retry costs the client a round trip. In any case one goes to a client whose first packet to come isn't its
+    /// first: what came of a ClientHello without its beginning is kept for nobody who hasn't shown his address.
     public var retryThreshold: Int? = 64
     /// Half-open handshakes at a time; 1,024. More are refused with CONNECTION_REFUSED.
     public var maxHandshakes = 1024

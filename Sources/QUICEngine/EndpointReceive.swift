@@ -179,7 +179,7 @@ extension QUICEndpoint {
         switch checkToken(initial, path: path, now: now) {
         case .invalid:
             refuse(initial, code: 0x0b, path: path, now: now)
-        case .none where mustRetry(server, path: path):
+        case .none where mustRetry(server, path: path, now: now):
             retry(initial, path: path, now: now)
         case let address:
             guard let connection = accept(initial, address: address, server: server, path: path, now: now) else {
@@ -231,9 +231,11 @@ extension QUICEndpoint {
         return now.nanoseconds &+ offset
     }
 
-    private func mustRetry(_ server: ServerRole, path: QUICPath) -> Bool {
+    /// Anybody can end a handshake that he has begun in another's name, since the keys of Initial packets are no secret, or begin one
+    /// that fails at once. What that costs the server is spent by then, so those that ended so count for a while.
+    private func mustRetry(_ server: ServerRole, path: QUICPath, now: QUICInstant) -> Bool {
         guard let threshold = server.configuration.retryThreshold else { return false }
-        return handshakesInProgress >= threshold
+        return handshakesInProgress + unfinishedHandshakes.count(now: now) >= threshold
             || handshakesByAddress[path.remote.hostKey, default: 0] >= server.configuration.maxHandshakesPerAddress
     }
 

@@ -36,6 +36,8 @@ public final class QUICEndpoint: CustomReflectable {
     private var closedConnections = 0
     var maxClosedConnections = 16384
     var handshakesInProgress = 0
+    /// Server: those that ended before they were complete.
+    var unfinishedHandshakes = RecentCount()
     var handshakesByAddress: [UInt64: Int] = [:]
     /// Established connections by where they came from.
     var connectionsByAddress: [UInt64: Int] = [:]
@@ -393,6 +395,7 @@ public final class QUICEndpoint: CustomReflectable {
         guard connection.countsAsHandshake else { return }
         connection.countsAsHandshake = false
         handshakesInProgress -= 1
+        if info == nil { unfinishedHandshakes.add(now: connection.now) }
         let key = connection.handshakeAddressKey
         if let count = handshakesByAddress[key] { handshakesByAddress[key] = count > 1 ? count - 1 : nil }
         if info != nil {

@@ -24,6 +24,25 @@ import Testing
         #expect(world.server.counters.retriesSent == 2)
     }
 
+    @Test("handshakes that failed a moment ago count for the threshold, too: nobody passes it by ending each")
+    func failedHandshakesCount() throws {
+        let world = try EngineWorld { server, _ in server.retryThreshold = 8 }
+        world.clientConfiguration.applicationProtocols = ["other/1"]
+        for number in 1...8 {
+            let client = try world.connect()
+            world.simulation.run(for: .milliseconds(50))
+            #expect(client.isClosed && world.server.handshakesInProgress == 0)
+            #expect(world.server.counters.handshakesFailed == UInt64(number))
+        }
+        #expect(world.server.counters.retriesSent == 0)
+        world.clientConfiguration.applicationProtocols = ["test/1"]
+        _ = try world.connected()
+        #expect(world.server.counters.retriesSent == 1)
+        world.simulation.run(for: .seconds(2))
+        _ = try world.connected()
+        #expect(world.server.counters.retriesSent == 1)
+    }
+
     @Test("tokens that were used are remembered, the latest of them") func tokensThatWereUsedAreRemembered() {
         var used = UsedTokens()
         used.capacity = 3
