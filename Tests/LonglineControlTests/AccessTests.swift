@@ -159,6 +159,31 @@ import Testing
         }
     }
 
+    @Test("leaves no node out for another's many addresses, and keeps the order")
+    func manyAddresses() throws {
+        func told(_ counts: [Int]) -> [String] {
+            let nodes = counts.enumerated().map { number, count in
+                var node = Self.node("n\(number)")
+                node.addresses = (0..<count).map { NodeAddress(host: "n\(number).example", port: 4_433 + $0) }
+                return node
+            }
+            return AccessConfiguration(
+                nodes: nodes, policy: AccessPolicy(), limits: ServerLimits(), tenant: ControlService.tenant,
+                question: nil, now: 0
+            ).accessPoints.map { "\($0.serverId):\($0.port - 4_433)" }
+        }
+        func all(_ counts: [Int]) -> [String] {
+            counts.enumerated().flatMap { number, count in (0..<count).map { "n\(number):\($0)" } }
+        }
+        #expect(told([2, 3, 1]) == all([2, 3, 1]))
+        #expect(told([40, 1, 2]) == all([13, 1, 2]))
+        // The best have the last places.
+        #expect(told([9, 9, 9]) == all([6, 5, 5]))
+        #expect(told([40] + Array(repeating: 2, count: 20)) == all(Array(repeating: 1, count: 16)))
+        #expect(told([40]) == all([16]))
+        #expect(told([]) == [])
+    }
+
     @Test("tells of no place that clients would leave out, and ranks no node that has no other")
     func unusablePlaces() async throws {
         var (half, none) = (Self.node("a"), Self.node("b"))

@@ -75,15 +75,7 @@ struct AccessConfiguration: Hashable, Sendable, Codable {
         // Whole seconds: answers within one are equal.
         issuedAt = now / 1_000 * 1_000
         expiresAt = issuedAt + policy.lifetime.wholeMilliseconds
-        let points = nodes.flatMap { node in
-            node.addresses.filter(\.isUsable).map { address in
-                Point(
-                    host: address.host, port: address.port, transports: address.transports.map(\.rawValue),
-                    serverId: node.id.description, migrationSafe: address.isMigrationSafe)
-            }
-        }
-        // An answer with all of a large service's nodes no client would take.
-        accessPoints = Array(points.prefix(AccessStatement.maximumPoints))
+        accessPoints = Self.points(of: nodes)
         heartbeat = Heartbeat(
             initial: policy.heartbeat.wholeMilliseconds, answerTimeout: policy.heartbeatAnswer.wholeMilliseconds,
             minimum: UInt64(max(limits.minimumHeartbeat.nanoseconds / 1_000_000, 0)),
@@ -94,6 +86,29 @@ struct AccessConfiguration: Hashable, Sendable, Codable {
         self.limits = Limits(
             maximumPayload: limits.maximumPayload(in: tenant), channelWindow: limits.channelWindow,
             maximumUnacknowledged: limits.maximumUnacknowledged)
+    }
+
+    /// The usable addresses, node by node, of as many as clients take: those that each node names first before any that it names
+    /// behind, as one with many addresses would leave no place to go to when it is down.
+    private static func points(of nodes: [NodeStatus]) -> [Point] {
+        let usable = nodes.map { $0.addresses.filter(\.isUsable) }
+        // The place of each in its node's list.
+        let places = usable.flatMap { $0.prefix(AccessStatement.maximumPoints).indices }.sorted()
+        let taken = places.prefix(AccessStatement.maximumPoints)
+        guard let last = taken.last else { return [] }
+        // In the last place not all nodes may have room.
+        var left = taken.count(where: { $0 == last })
+        var points: [Point] = []
+        for (node, addresses) in zip(nodes, usable) {
+            var count = min(addresses.count, last)
+            if addresses.count > last, left > 0 { (count, left) = (count + 1, left - 1) }
+            points += addresses.prefix(count).map { address in
+                Point(
+                    host: address.host, port: address.port, transports: address.transports.map(\.rawValue),
+                    serverId: node.id.description, migrationSafe: address.isMigrationSafe)
+            }
+        }
+        return points
     }
 }
 
