@@ -135,7 +135,7 @@ private struct Scene {
         #expect(scene.states == [.online])
         scene.pass(.milliseconds(1))
         #expect(scene.told.last?.update == PresenceUpdate(user: ann.user, state: .away, lastSeen: left))
-        // Who says that it is in the background is, and so is who comes back that way.
+        // Who says that it is in the background is at once, and who comes back that way once the grace is over.
         scene.report(300, .online)
         scene.pass(.seconds(20))
         scene.report(300, .away)
@@ -145,7 +145,64 @@ private struct Scene {
         scene.pass(.seconds(60))
         scene.report(300, nil)
         scene.report(301, .away)
+        #expect(scene.states.last == .online)
+        scene.pass(.seconds(10))
         #expect(scene.states.suffix(2) == [.online, .away])
+    }
+
+    /// A phone in the foreground and a computer in the background lose the same network for a moment.
+    @Test(arguments: [true, false]) func whichDeviceIsBackFirstDoesNotShow(isComputerFirst: Bool) {
+        var scene = Scene()
+        scene.report(1, .away)
+        scene.report(2, .online)
+        scene.watch()
+        for link in stride(from: UInt64(1), to: 100, by: 2) {
+            scene.pass(.seconds(30))
+            scene.report(link, nil)
+            scene.report(link + 1, nil)
+            scene.pass(.seconds(5))
+            if isComputerFirst { scene.report(link + 2, .away) }
+            scene.pass(.seconds(2))
+            scene.report(link + 3, .online)
+            if !isComputerFirst { scene.report(link + 2, .away) }
+        }
+        #expect(scene.states == [.online])
+        // Without the phone it is the computer that counts, when the grace is over.
+        scene.pass(.seconds(30))
+        scene.report(101, nil)
+        scene.report(102, nil)
+        let left = scene.time
+        scene.pass(.seconds(5))
+        scene.report(103, .away)
+        scene.pass(.milliseconds(4_999))
+        #expect(scene.states == [.online])
+        scene.pass(.milliseconds(1))
+        #expect(scene.states == [.online, .away] && scene.told.last?.update.lastSeen == left)
+        scene.pass(.seconds(60))
+        #expect(scene.states == [.online, .away])
+    }
+
+    /// A computer in the background that comes and goes keeps nobody online, nor makes it offline within a grace of its own.
+    @Test func whoFlapsInTheBackgroundIsAwayOnceTheGraceOfTheForegroundIsOver() {
+        var scene = Scene(interval: .milliseconds(1))
+        scene.report(1, .online)
+        scene.watch()
+        scene.pass(.seconds(60))
+        scene.report(1, nil)
+        let left = scene.now
+        for link in UInt64(2)..<20 {
+            scene.pass(.seconds(4))
+            scene.report(link, .away)
+            scene.pass(.seconds(3))
+            scene.report(link, nil)
+        }
+        #expect(scene.states == [.online, .away] && scene.told.last?.at == left + .seconds(10))
+        scene.pass(.milliseconds(9_999))
+        #expect(scene.states == [.online, .away])
+        scene.pass(.milliseconds(1))
+        #expect(scene.states == [.online, .away, .offline])
+        scene.home.unwatch(ann, loop: 0, now: scene.now)
+        #expect(scene.home.count == 0)
     }
 
     /// The last connection of all counts, however short a time after the last one in the foreground it is lost.

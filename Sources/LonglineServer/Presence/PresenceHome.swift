@@ -23,8 +23,10 @@ struct PresenceTiming: Sendable {
 ///      |                                           '--- last link, or last in the foreground, gone
 ///      |  grace over: offline, or away where links in the background are left                   v
 ///      '------------------------------------------------------------------- lingering (shown as before)
-///                                     what a link of any device says: online or away <----'
+///                what a link in the foreground, or one that is known, says: online or away <----'
 /// ```
+/// A new link in the background leaves that as it is: which of a user's devices is back first says nothing of the others.
+///
 /// What watchers are told follows that at most once an interval:
 /// ```
 ///   settled --change--> told, quiet for an interval --over, and changed again--> told, quiet ...
@@ -47,6 +49,10 @@ struct PresenceHome {
         /// The state when there were links.
         var held = PresenceState.offline
         var graceUntil: NIODeadline?
+        /// Links that came in the background within the grace.
+        var late: Set<UInt64> = []
+        /// Until when the user is away behind the grace, as the last link to be lost was a late one.
+        var awayUntil: NIODeadline?
         var lastSeen: UInt64 = 0
         /// nil until somebody watches: it is in the store then.
         var visibility: PresenceVisibility?
@@ -62,8 +68,15 @@ struct PresenceHome {
 
         /// Shows what is so from now on.
         mutating func endGrace() {
-            graceUntil = nil
+            (graceUntil, awayUntil, late) = (nil, nil, [])
             held = present ?? held
+        }
+
+        /// The grace ran out.
+        mutating func graceIsOver() {
+            guard let until = awayUntil, links.isEmpty else { return endGrace() }
+            held = .away
+            (graceUntil, awayUntil) = (until, nil)
         }
 
         /// What others may see now.
@@ -122,6 +135,8 @@ struct PresenceHome {
     mutating func report(_ user: UserKey, link: UInt64, state: PresenceState?, time: UInt64, now: NIODeadline) {
         var entry = entries.removeValue(forKey: user) ?? Entry()
         let (was, had) = (entry.isInForeground, entry.links.count)
+        let comesLate = state == .away && entry.graceUntil != nil && entry.links[link] == nil
+        let wasLate = entry.late.remove(link) != nil
         entry.links[link] = state
         let isNow = entry.isInForeground
         // Noted when it begins, too: a crash leaves that.
@@ -129,8 +144,15 @@ struct PresenceHome {
         if was, !isNow { entry.lastSeen = max(entry.lastSeen, time) }
         if state == nil, !isNow, was || had > 0 && entry.links.isEmpty {
             let until = now + timing.grace
-            entry.graceUntil = until
             graces.append(Deadline(at: until, user: user))
+            if wasLate {
+                // Else one that comes and goes in the background would keep its user online.
+                entry.awayUntil = until
+            } else {
+                (entry.graceUntil, entry.awayUntil) = (until, nil)
+            }
+        } else if comesLate {
+            entry.late.insert(link)
         } else if state != nil || entry.graceUntil == nil {
             entry.endGrace()
         }
@@ -182,7 +204,7 @@ struct PresenceHome {
         while let first = graces.first, first.at <= now {
             graces.removeFirst()
             guard entries[first.user]?.graceUntil == first.at else { continue }
-            change(first.user, now: now) { $0.endGrace() }
+            change(first.user, now: now) { $0.graceIsOver() }
         }
         while let first = quiets.first, first.at <= now {
             quiets.removeFirst()
