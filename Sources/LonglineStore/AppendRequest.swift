@@ -58,11 +58,14 @@ public struct InboxCopy: Hashable, Sendable {
     public var position: Position
     /// The entry that it names there, where it names one.
     public var target: Offset?
+    /// Whether one of the two blocks the other, so that what arrives all the same does so without a word.
+    public var isOutOfTouch: Bool
 
     /// An inbox copy.
-    public init(channel: ChannelID, position: Position, target: Offset? = nil) {
+    public init(channel: ChannelID, position: Position, target: Offset? = nil, isOutOfTouch: Bool = false) {
         self.channel = channel
         self.position = position
         self.target = target
+        self.isOutOfTouch = isOutOfTouch
     }
 }

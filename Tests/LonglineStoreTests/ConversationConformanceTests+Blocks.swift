@@ -88,7 +88,8 @@ extension ConversationConformanceTests {
             }
             #expect(try await retract(withheld, id: 3).copy == nil, "it was never there")
             let sent = try #require(arrived.published).position
-            #expect(try await retract(sent, id: 4).copy != nil)
+            #expect(try await retract(sent, id: 4).copy?.isOutOfTouch == true)
+            #expect(arrived.copy?.isOutOfTouch == false)
             let log = try await store.all(inbox("bob"))
             #expect(log.map(\.text) == ["<retracted>", "other", "retracted"])
             let last = log.compactMap(\.entry).last
@@ -117,7 +118,7 @@ extension ConversationConformanceTests {
             for kind in [PublishKind.message, .edit(record), .react(record)] {
                 #expect(try await remark(kind).refused?.code == .blocked)
             }
-            #expect(try await remark(.retract(record)).copy != nil)
+            #expect(try await remark(.retract(record)).copy?.isOutOfTouch == true)
             #expect(try await store.all(inbox("bob")).map(\.text) == ["<retracted>", "retracted"])
             let log = try await store.all(inbox("alice"))
             #expect(log.map(\.text) == ["<retracted>", "other", "retracted"])

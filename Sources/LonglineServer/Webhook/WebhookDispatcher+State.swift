@@ -56,7 +56,7 @@ extension WebhookDispatcher {
 
         private mutating func noteTold(_ taken: WebhookQueue.Taken, _ settings: WebhookSettings, now: UInt64) {
             let (wasRead, wasForgotten) = (queue.wasRead(taken), queue.wasForgotten(taken))
-            let wasRetracted = queue.wasRetracted(taken)
+            let retraction = queue.retraction(of: taken)
             queue.told(taken)
             guard !taken.notification.isCancel else {
                 statistics.cancelsSent += 1
@@ -70,14 +70,19 @@ extension WebhookDispatcher {
             news.payload = nil
             told.put(news)
             // What was shown since is to be seen no longer than what had been.
-            if wasRetracted { retracted(news.position, of: news.key, now: now) }
+            if let retraction {
+                retracted(news.position, of: news.key, isOutOfTouch: retraction == .outOfTouch, now: now)
+            }
         }
 
         /// A message was taken back. A push that shows it gives way to one of the others, or is taken back where there are none.
-        mutating func retracted(_ position: Position, of key: PendingNotification.Key, now: UInt64) {
-            queue.retracted(position, of: key)
+        /// - Parameter isOutOfTouch: one of the two blocks the other: what is told anew would be a word that arrives.
+        mutating func retracted(
+            _ position: Position, of key: PendingNotification.Key, isOutOfTouch: Bool = false, now: UInt64
+        ) {
+            queue.retracted(position, of: key, isOutOfTouch ? .outOfTouch : .inTouch)
             guard let news = told.take(key, endingAt: position) else { return }
-            if let others = news.others(at: now) { queue.put(others) }
+            if !isOutOfTouch, let others = news.others(at: now) { queue.put(others) }
             // Where there is something else to tell, that takes the push's place.
             queue.cancel(news.cancel(at: now))
         }

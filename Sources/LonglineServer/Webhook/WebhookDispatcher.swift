@@ -158,7 +158,7 @@ final class WebhookDispatcher: Sendable {
             guard let recipient = request.publish.recipient, let copy, let offset = copy.target else { return }
             let key = PendingNotification.Key(tenant: tenant, user: recipient, conversation: .user(sender))
             let position = Position(epoch: copy.position.epoch, offset: offset)
-            change { $0.retracted(position, of: key, now: now) }
+            change { $0.retracted(position, of: key, isOutOfTouch: copy.isOutOfTouch, now: now) }
         case .room:
             let room = ChannelKey(tenant: tenant, channel: request.channel)
             change { $0.retracted(target, in: room, now: now) }

@@ -44,8 +44,8 @@ struct WebhookQueue {
         var isVoid = false
         /// A device has got what is being told.
         var isTakenRead = false
-        /// The last message of what is being told was taken back.
-        var isTakenRetracted = false
+        /// How the last message of what is being told was taken back; nil when it was not.
+        var retraction: Retraction?
         /// Takes back what was told before, unless this is told. In memory only.
         var owed: PendingNotification?
 
@@ -54,6 +54,13 @@ struct WebhookQueue {
                 until: later.map { PendingNotification.later($0.until, news.until) } ?? news.until,
                 since: later?.since ?? news.since)
         }
+    }
+
+    /// How a message was taken back.
+    enum Retraction {
+        case inTouch
+        /// One of the two blocks the other.
+        case outOfTouch
     }
 
     /// ``PendingNotification/until`` of several, and ``PendingNotification/since``.
@@ -163,13 +170,13 @@ struct WebhookQueue {
     /// Whether a device has got what was taken meanwhile.
     func wasRead(_ taken: Taken) -> Bool { items[taken.notification.key]?.isTakenRead ?? false }
 
-    /// Whether the last message of what was taken was taken back meanwhile.
-    func wasRetracted(_ taken: Taken) -> Bool { items[taken.notification.key]?.isTakenRetracted ?? false }
+    /// How the last message of what was taken was taken back meanwhile; nil when it was not.
+    func retraction(of taken: Taken) -> Retraction? { items[taken.notification.key]?.retraction }
 
     /// A message was taken back. What is being told of it shows it all the same.
-    mutating func retracted(_ position: Position, of key: Key) {
+    mutating func retracted(_ position: Position, of key: Key, _ retraction: Retraction) {
         guard let taken = items[key]?.taken, !taken.isCancel, taken.position == position else { return }
-        items[key]?.isTakenRetracted = true
+        items[key]?.retraction = retraction
     }
 
     /// Who is being told of a room.
@@ -215,7 +222,7 @@ struct WebhookQueue {
         guard let (time, key) = due[slot]?.first, time <= now, var item = items[key] else { return nil }
         due[slot]?.removeFirst()
         item.isUnderWay = true
-        (item.isTakenRead, item.isTakenRetracted) = (false, false)
+        (item.isTakenRead, item.retraction) = (false, nil)
         item.taken = item.notification
         item.telling = item.notification.count
         item.later = nil
@@ -267,7 +274,7 @@ struct WebhookQueue {
         item.isUnderWay = false
         underWay.remove(key)
         byUser[UserKey(key)]?.underWay.remove(key.conversation)
-        (item.taken, item.isTakenRead, item.isTakenRetracted) = (nil, false, false)
+        (item.taken, item.isTakenRead, item.retraction) = (nil, false, nil)
         if let owed = item.owed { item.owed?.notBefore = max(owed.notBefore, time) }
         items[key] = item
         guard !item.isVoid else {

@@ -249,7 +249,8 @@ struct StoreLogic<Tables: StoreTables> {
         if !isOutOfTouch { try note(copy, in: conversation) }
         if let target = copy.target, copy.kind == .retracted { try erase(target, from: &inbox) }
         let position = Position(epoch: inbox.epoch, offset: copy.offset)
-        return InboxCopy(channel: key.channel, position: position, target: copy.target)
+        return InboxCopy(
+            channel: key.channel, position: position, target: copy.target, isOutOfTouch: isOutOfTouch)
     }
 
     private static func draft(_ request: AppendRequest, naming named: Entry?, time: UInt64) -> Entry {

@@ -232,6 +232,25 @@ private let bob = identifier { try UserID("bob") }
         }
     }
 
+    // MARK: What is taken back
+
+    @Test func whoBlocksTakesBackWithoutAWord() async throws {
+        try await withBench({ $0.tellsCancels = true }) { bench in
+            _ = try await bench.enter()
+            let last = try await bench.enter()
+            bench.pass(5_000)
+            let running = Task { await bench.webhooks.run() }
+            defer { running.cancel() }
+            while bench.webhooks.statistics.sent == 0 { await Task.yield() }
+            _ = try await bench.store.set(.block(true), of: .user(bob), for: ann, in: TokenIssuer.tenant)
+            _ = try await bench.enter(.retract(last.own))
+            while bench.webhooks.statistics.sent + bench.webhooks.statistics.cancelsSent == 1 { await Task.yield() }
+            #expect(bench.webhooks.statistics.cancelsSent == 1 && bench.webhooks.statistics.waiting == 0)
+            running.cancel()
+            await running.value
+        }
+    }
+
     // MARK: Who is erased
 
     @Test func whoIsErasedIsGoneFromTheDiskAndNothingMoreIsNoted() async throws {

@@ -91,6 +91,24 @@ private let hall = ChannelKey(tenant: acme, channel: .room(identifier { try Room
         #expect(state.queue.isEmpty && state.told.count == 1)
     }
 
+    /// Who blocks somebody, or is blocked, takes back without a word: there is no new push.
+    @Test(arguments: [true, false]) func outOfTouchNothingIsToldInThePlaceOfThePush(whileItIsTold: Bool) throws {
+        var state = state()
+        if whileItIsTold {
+            for offset in [5, 6] as [Offset] { state.queue.put(news(offset)) }
+            let taken = try take(&state)
+            state.retracted(place(6), of: news(6).key, isOutOfTouch: true, now: 200)
+            state.note(.told, of: taken, settings, now: 210)
+        } else {
+            try tell(&state, news(5), news(6))
+            state.retracted(place(6), of: news(6).key, isOutOfTouch: true, now: 210)
+        }
+        let cancel = try take(&state)
+        #expect(cancel.notification.isCancel && cancel.notification.position == place(6))
+        state.note(.told, of: cancel, settings, now: 220)
+        #expect(state.queue.isEmpty && state.told.count == 0)
+    }
+
     @Test func aPushIsTakenBackWhereTheOthersAreNotTold() throws {
         var state = state()
         try tell(&state, news(5), news(6))
