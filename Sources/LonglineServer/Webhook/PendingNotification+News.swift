@@ -24,11 +24,13 @@ extension PendingNotification {
     /// Whether the last of the news is not worth telling any more: those before it may be.
     func isLastOver(at now: UInt64) -> Bool { expiry != 0 && now >= expiry }
 
-    /// The others, with nothing that is the last one's but its place; nil when there are none.
+    /// The others, with nothing that is the last one's; nil when there are none.
     var withoutLast: PendingNotification? {
-        guard count > 1 else { return nil }
+        guard count > 1, position.offset > 0 else { return nil }
         var others = self
         others.count -= 1
+        // They lie before it, and are told under another place: it is another request, and its last is not taken back again.
+        others.position.offset -= 1
         (others.expiry, others.payload) = (0, nil)
         return others
     }
@@ -36,9 +38,7 @@ extension PendingNotification {
     /// To be told in the place of what was told, the last of which was taken back: the others; nil when there are none.
     /// - Parameter now: by ``WebhookClock/steady``.
     func others(at now: UInt64) -> PendingNotification? {
-        guard position.offset > 0, var others = withoutLast else { return nil }
-        // They lie before it, and are told under another place: it is another request.
-        others.position.offset -= 1
+        guard var others = withoutLast else { return nil }
         (others.failures, others.since, others.notBefore) = (0, now, now)
         return others
     }

@@ -7,7 +7,8 @@ import NIOHTTP1
 extension WebhookDispatcher {
     /// What became of one request.
     enum Outcome {
-        case told
+        /// What it was told with, which is less than what was to be where the last of it was over.
+        case told(PendingNotification)
         case muted
         case expired
         /// One of the user's devices has it.
@@ -68,7 +69,7 @@ extension WebhookDispatcher {
             let headers = WebhookRequest.headers(body, key: settings.key, time: now)
             let response = try await endpoint.client.post(
                 ByteBuffer(bytes: body), headers: headers, within: settings.deadline)
-            return Outcome(response, now: clock.wall())
+            return Outcome(response, to: notification, now: clock.wall())
         } catch is CancellationError {
             return .postponed("the server stops")
         } catch {
@@ -162,10 +163,12 @@ extension WebhookDispatcher {
 }
 
 extension WebhookDispatcher.Outcome {
-    /// - Parameter now: by the wall clock, in milliseconds since 1970.
-    init(_ response: HTTPConnection.Response, now: UInt64) {
+    /// - Parameters:
+    ///   - notification: as it was sent.
+    ///   - now: by the wall clock, in milliseconds since 1970.
+    init(_ response: HTTPConnection.Response, to notification: PendingNotification, now: UInt64) {
         switch response.status {
-        case 200..<300: self = .told
+        case 200..<300: self = .told(notification)
         // Timed out, too early, too many: the request itself is good.
         case 400..<500 where ![408, 425, 429].contains(response.status): self = .rejected(response.status)
         default:

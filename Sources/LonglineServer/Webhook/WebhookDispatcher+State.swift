@@ -31,8 +31,8 @@ extension WebhookDispatcher {
             _ outcome: Outcome, of taken: WebhookQueue.Taken, _ settings: WebhookSettings, now: UInt64
         ) {
             switch outcome {
-            case .told:
-                noteTold(taken, settings, now: now)
+            case .told(let sent):
+                noteTold(taken, sent, settings, now: now)
             case .rejected:
                 statistics.rejected += 1
                 queue.giveUp(taken)
@@ -54,7 +54,10 @@ extension WebhookDispatcher {
             }
         }
 
-        private mutating func noteTold(_ taken: WebhookQueue.Taken, _ settings: WebhookSettings, now: UInt64) {
+        /// - Parameter sent: what was told of it.
+        private mutating func noteTold(
+            _ taken: WebhookQueue.Taken, _ sent: PendingNotification, _ settings: WebhookSettings, now: UInt64
+        ) {
             let (wasRead, wasForgotten) = (queue.wasRead(taken), queue.wasForgotten(taken))
             let retraction = queue.retraction(of: taken)
             queue.told(taken)
@@ -65,12 +68,12 @@ extension WebhookDispatcher {
             statistics.sent += 1
             guard settings.tellsCancels, !wasForgotten else { return }
             // A device got it while the request was under way.
-            guard !wasRead else { return queue.cancel(taken.notification.cancel(at: now)) }
-            var news = taken.notification
+            guard !wasRead else { return queue.cancel(sent.cancel(at: now)) }
+            var news = sent
             news.payload = nil
             told.put(news)
-            // What was shown since is to be seen no longer than what had been.
-            if let retraction {
+            // What was shown since is to be seen no longer than what had been. Of what was found to be taken back nothing was shown.
+            if let retraction, sent.position == taken.notification.position {
                 retracted(news.position, of: news.key, isOutOfTouch: retraction == .outOfTouch, now: now)
             }
         }

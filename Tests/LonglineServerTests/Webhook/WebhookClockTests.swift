@@ -251,6 +251,29 @@ private let bob = identifier { try UserID("bob") }
         }
     }
 
+    @Test func whatIsToldWithoutItsLastCountsNoMoreThanThat() async throws {
+        try await withBench({ $0.tellsCancels = true }) { bench in
+            for _ in 0..<2 { _ = try await bench.enter() }
+            var last = try await bench.enter()
+            _ = try await bench.enter(.retract(last.own))
+            bench.pass(5_000)
+            let running = Task { await bench.webhooks.run() }
+            defer { running.cancel() }
+            while bench.webhooks.statistics.sent < 1 { await Task.yield() }
+            last = try await bench.enter()
+            bench.pass(5_000)
+            while bench.webhooks.statistics.sent < 2 { await Task.yield() }
+            _ = try await bench.enter(.retract(last.own))
+            while bench.webhooks.statistics.sent < 3 { await Task.yield() }
+            let counts = bench.backend.requests.map { request in
+                (1...4).filter { request.body.contains("\"count\":\($0),") }
+            }
+            #expect(counts == [[2], [1], [2]])
+            running.cancel()
+            await running.value
+        }
+    }
+
     // MARK: Who is erased
 
     @Test func whoIsErasedIsGoneFromTheDiskAndNothingMoreIsNoted() async throws {

@@ -47,7 +47,7 @@ private let hall = ChannelKey(tenant: acme, channel: .room(identifier { try Room
     private func tell(_ state: inout WebhookDispatcher.State, _ news: PendingNotification...) throws {
         for each in news { state.queue.put(each) }
         let taken = try take(&state)
-        state.note(.told, of: taken, settings, now: 200)
+        state.note(.told(taken.notification), of: taken, settings, now: 200)
     }
 
     @Test(arguments: [true, false]) func thePushOfTheOnlyMessageIsTakenBack(whileItIsTold: Bool) throws {
@@ -57,7 +57,7 @@ private let hall = ChannelKey(tenant: acme, channel: .room(identifier { try Room
             let taken = try take(&state)
             state.retracted(place(5), of: news(5).key, now: 200)
             #expect(state.queue.take(now: 1_000) == nil, "not before the request is over")
-            state.note(.told, of: taken, settings, now: 210)
+            state.note(.told(taken.notification), of: taken, settings, now: 210)
         } else {
             try tell(&state, news(5))
             // Another one, and of another life of the inbox.
@@ -68,7 +68,7 @@ private let hall = ChannelKey(tenant: acme, channel: .room(identifier { try Room
         }
         let cancel = try take(&state)
         #expect(cancel.notification == news(5).cancel(at: 210))
-        state.note(.told, of: cancel, settings, now: 220)
+        state.note(.told(cancel.notification), of: cancel, settings, now: 220)
         #expect(state.queue.isEmpty && state.told.count == 0)
     }
 
@@ -78,7 +78,7 @@ private let hall = ChannelKey(tenant: acme, channel: .room(identifier { try Room
             for offset in [5, 6] as [Offset] { state.queue.put(news(offset)) }
             let taken = try take(&state)
             state.retracted(place(6), of: news(6).key, now: 200)
-            state.note(.told, of: taken, settings, now: 210)
+            state.note(.told(taken.notification), of: taken, settings, now: 210)
         } else {
             // Told one by one, they are of one push.
             for offset in [5, 6] as [Offset] { try tell(&state, news(offset)) }
@@ -87,8 +87,31 @@ private let hall = ChannelKey(tenant: acme, channel: .room(identifier { try Room
         let others = try take(&state)
         #expect(others.notification.count == 1 && others.notification.payload == nil)
         #expect(others.notification.position == place(5) && !others.notification.isCancel)
-        state.note(.told, of: others, settings, now: 220)
+        state.note(.told(others.notification), of: others, settings, now: 220)
         #expect(state.queue.isEmpty && state.told.count == 1)
+    }
+
+    /// When a push's last message was found to be taken back, and when the dispatcher hears of that.
+    enum Hearing: CaseIterable { case never, whileItIsTold, afterwards }
+
+    @Test(arguments: Hearing.allCases) func whatWasToldWithoutItsLastIsNotToldAgain(_ hearing: Hearing) throws {
+        var state = state()
+        for offset in [4, 5, 7] as [Offset] { state.queue.put(news(offset)) }
+        let taken = try take(&state)
+        let sent = try #require(taken.notification.withoutLast)
+        if hearing == .whileItIsTold { state.retracted(place(7), of: news(7).key, now: 200) }
+        state.note(.told(sent), of: taken, settings, now: 210)
+        if hearing == .afterwards { state.retracted(place(7), of: news(7).key, now: 220) }
+        #expect(state.queue.isEmpty && state.told.count == 1)
+        // Behind it they count as many as they are.
+        try tell(&state, news(9))
+        state.retracted(place(9), of: news(9).key, now: 230)
+        let others = try take(&state)
+        #expect(others.notification.count == 2 && !others.notification.isCancel)
+        state.note(.told(others.notification), of: others, settings, now: 240)
+        // What a device has of them is all that was shown.
+        let done = state.told.confirmed(UserKey(tenant: acme, user: bob), .user(bob), place(8))
+        #expect(done.map(\.count) == [2])
     }
 
     /// Who blocks somebody, or is blocked, takes back without a word: there is no new push.
@@ -98,14 +121,14 @@ private let hall = ChannelKey(tenant: acme, channel: .room(identifier { try Room
             for offset in [5, 6] as [Offset] { state.queue.put(news(offset)) }
             let taken = try take(&state)
             state.retracted(place(6), of: news(6).key, isOutOfTouch: true, now: 200)
-            state.note(.told, of: taken, settings, now: 210)
+            state.note(.told(taken.notification), of: taken, settings, now: 210)
         } else {
             try tell(&state, news(5), news(6))
             state.retracted(place(6), of: news(6).key, isOutOfTouch: true, now: 210)
         }
         let cancel = try take(&state)
         #expect(cancel.notification.isCancel && cancel.notification.position == place(6))
-        state.note(.told, of: cancel, settings, now: 220)
+        state.note(.told(cancel.notification), of: cancel, settings, now: 220)
         #expect(state.queue.isEmpty && state.told.count == 0)
     }
 
@@ -126,7 +149,7 @@ private let hall = ChannelKey(tenant: acme, channel: .room(identifier { try Room
         state.retracted(place(5), of: news(5).key, now: 210)
         let later = try take(&state)
         #expect(later.notification == news(8))
-        state.note(areTold ? .told : .muted, of: later, settings, now: 220)
+        state.note(areTold ? .told(later.notification) : .muted, of: later, settings, now: 220)
         #expect(areTold == state.queue.isEmpty)
         if !areTold { #expect(try take(&state).notification == news(5).cancel(at: 210)) }
     }
@@ -141,7 +164,7 @@ private let hall = ChannelKey(tenant: acme, channel: .room(identifier { try Room
         let taken = try take(&state)
         try tell(&state, news(7, to: eve, in: hall))
         state.retracted(place(5), in: hall, now: 210)
-        state.note(.told, of: taken, settings, now: 220)
+        state.note(.told(taken.notification), of: taken, settings, now: 220)
         let cancels = [try take(&state), try take(&state)].map(\.notification)
         #expect(cancels.allSatisfy { $0.isCancel && $0.position == place(5) && $0.channel == hall.channel })
         #expect(Set(cancels.map(\.key.user)) == [ann, bob])
