@@ -39,9 +39,10 @@ enum WebhookRequest {
         let key = notification.key
         let conversation = "\(key.tenant)/\(key.user)/\(key.conversation)"
         let isCancel = notification.isCancel
+        // The time tells what is left of news whose last was taken back, which stands before that, from what was told of that place.
         let place =
             "\(conversation)/\(notification.position.epoch)/\(notification.position.offset)"
-            + (isCancel ? "/cancel" : "")
+            + (isCancel ? "/cancel" : "/\(notification.time)")
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
         return Array(

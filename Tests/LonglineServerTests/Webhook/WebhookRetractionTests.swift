@@ -114,6 +114,28 @@ private let hall = ChannelKey(tenant: acme, channel: .room(identifier { try Room
         #expect(done.map(\.count) == [2])
     }
 
+    private func id(_ news: PendingNotification) throws -> Substring {
+        let body = String(decoding: try WebhookRequest.body(news), as: UTF8.self)
+        let start = try #require(body.firstRange(of: #""id":""#)).upperBound
+        return body[start...].prefix(32)
+    }
+
+    /// In a room the message before may stand right there. A gateway that knows its request would leave the retracted one's push.
+    @Test func theOthersAreAnotherRequestThanThatOfTheMessageBefore() throws {
+        var state = state()
+        var last = news(6, in: hall)
+        last.time += 1
+        try tell(&state, news(5, in: hall))
+        try tell(&state, last)
+        state.retracted(place(6), in: hall, now: 210)
+        var others = try take(&state).notification
+        #expect(others.count == 1 && others.position == place(5))
+        let first = try id(others)
+        #expect(try id(news(5, in: hall)) != first)
+        others.failures += 1
+        #expect(try id(others) == first, "it is repeated")
+    }
+
     /// Who blocks somebody, or is blocked, takes back without a word: there is no new push.
     @Test(arguments: [true, false]) func outOfTouchNothingIsToldInThePlaceOfThePush(whileItIsTold: Bool) throws {
         var state = state()
