@@ -147,7 +147,22 @@ struct BackOffTests {
         _ = plan.ended(.lost("reset"), uptime: .seconds(1), usedTicket: true, random: &random)
         plan.networkChanged()
         _ = plan.ended(.lost("reset"), uptime: .seconds(1), usedTicket: true, random: &random)
-        #expect(plan.target?.host == "node1", "the first session that ended early here")
+        #expect(
+            plan.target?.host == "node2", "where addresses change all the time, sessions that ended early still count")
+    }
+
+    @Test("in another network the device comes back at once again, as often as in the one before")
+    func immediateReturns() {
+        var random = SeededRandom(seed: 5)
+        var plan = plan()
+        func delays() -> [Bool] {
+            (0..<4).map { _ in
+                plan.ended(.pathGone("x"), uptime: .seconds(1), usedTicket: true, random: &random).delay > .zero
+            }
+        }
+        #expect(delays() == [false, false, false, true])
+        plan.networkChanged()
+        #expect(delays() == [false, false, false, true])
     }
 
     @Test("access points are tried in order without a pause, and back-off grows once a round")

@@ -97,7 +97,13 @@ struct EagerReturnTests {
         // There is an address, and no route or resolver yet. Then comes the other family's.
         for (step, address) in ["fe80::1", "192.0.2.99"].enumerated() {
             let change = try #require(AddressChange(from: [], to: [address]))
-            try await virtual.running { try await client.run { $0.addressesChanged(change) } }
+            let local = try SocketAddress(ipAddress: address, port: 0)
+            try await virtual.running {
+                try await client.run {
+                    $0.lookUpRoute = { _ in local }
+                    $0.addressesChanged(change)
+                }
+            }
             try await waits(harness, virtual, after: failures + step + 1)
             #expect(try await virtual.running { try await client.core.ask { $0.plan.round } } == step + 1)
         }

@@ -54,6 +54,8 @@ final class FakeService: LinkConnector {
         var migrationFails = false
         /// Whether links confirm their handshakes.
         var confirmsHandshake = true
+        /// How many packets came, as links count them.
+        var packets: UInt64 = 0
         /// A path change ends after its link, as a real one can.
         var migrationOutlivesLink = false
         /// Cut the link instead of answering when so many more publishes were entered.
@@ -268,7 +270,8 @@ final class FakeLink: MobileLink, LinkAttempt {
     var linkStatistics: LinkStatistics? {
         LinkStatistics(
             latestRTT: .zero, smoothedRTT: .zero, minimumRTT: .zero, congestionWindow: 0, bytesSent: 0,
-            bytesReceived: 0, packetsSent: 0, packetsReceived: 0, localAddress: "", remoteAddress: remoteAddress)
+            bytesReceived: 0, packetsSent: 0, packetsReceived: service.state.withLock { $0.packets }, localAddress: "",
+            remoteAddress: remoteAddress)
     }
 
     func migrate(to local: SocketAddress?, completed: @escaping (Result<Void, any Error>) -> Void) {

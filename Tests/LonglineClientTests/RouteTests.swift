@@ -76,14 +76,17 @@ struct RouteTests {
         try await virtual.running { await client.disconnect() }
     }
 
-    @Test("an attempt without an answer starts again a second after another address came")
+    @Test("an attempt without an answer starts again where routes lead elsewhere, once it is two seconds old")
     func anotherFamily() async throws {
         let harness = try harness()
         let (client, service) = (harness.client, harness.service)
         service.state.withLock { $0.answers = [.nobody] }
         try await virtual.running { try await client.start() }
         try await virtual.pass(.zero) { service.state.withLock { $0.requests.count } == 1 }
+        let local = try SocketAddress(ipAddress: "10.8.0.2", port: 0)
+        try await virtual.running { try await client.run { $0.lookUpRoute = { _ in local } } }
         try await change(harness)
+        await virtual.pass(.seconds(1))
         await virtual.pass(.milliseconds(999))
         #expect(service.state.withLock { $0.requests.count } == 1, "what is on its way may be an answer")
         try await virtual.pass(.milliseconds(1)) { client.state.isConnected }

@@ -14,6 +14,7 @@ extension ConnectionDriver {
         question?.cancel()
         question = nil
         attemptToken = nil
+        noteRoutes()
         if let reason = stillAwayForUnread() { return linkEnded(.unread(reason), link: nil) }
         if mustLocate(isReturn: isReturn) { locate(generation) } else { prepare(generation) }
     }

@@ -6,10 +6,13 @@ import NIOCore
 import QUICTransport
 
 extension ConnectionDriver {
-    /// Addresses may come and go all the time, as those of virtual machines do: back-off is begun anew no oftener than this.
-    private static let backOffRenewal = TimeAmount.seconds(15)
+    /// Addresses may come and go all the time, as those of virtual machines do: what they lead to though no route is another one (back-off
+    /// anew, an attempt, a question on the path) is done no oftener than this.
+    private static let changeInterval = TimeAmount.seconds(15)
     /// Routes are changed a moment behind the addresses that they lead to.
     private static let routesSettle = TimeAmount.seconds(1)
+    /// An attempt has so long before it may count as unanswered: two slow round trips behind a Retry, or a lost first packet.
+    private static let answerTime = TimeAmount.seconds(2)
 
     /// Moves the connection to another local address, or to a new port when `local` is nil.
     func migrate(to local: SocketAddress?, cause: MigrationCause, done: @escaping (ClientError?) -> Void) {
@@ -118,65 +121,111 @@ extension ConnectionDriver {
     func addressesChanged(_ change: AddressChange) {
         noticeTime()
         logger.debug("addresses changed", metadata: ["gone": "\(change.gone)", "new": "\(change.new)"])
+        addressesChangedAt = clock.now()
         switch phase {
         case .idle, .stopped: return
-        case .preparing:
-            renewBackOff()
-            askAnew()
-        // One that is gone counts, too: from now on packets leave by another.
-        case .waiting:
-            renewBackOff()
-            connectNow()
+        case .preparing, .waiting:
+            let isRenewed = renewBackOff()
+            // One that is gone counts, too: from now on packets leave by another.
+            if isRenewed || routes.use(anyOf: change.gone) || routes.areOthers(by: lookUpRoute) { tryAnew() }
         case .connecting:
-            renewBackOff()
+            _ = renewBackOff()
             // Before the handshake is confirmed a QUIC connection can't move: start again on the new path.
             guard let link = current else { return }
-            let address = link.mobile?.localAddress?.ipAddress
-            if address.map({ change.gone.contains($0) }) ?? !change.gone.isEmpty {
+            let address = link.transport?.localAddress?.ipAddress
+            if address.map({ change.gone.contains($0) }) ?? routes.use(anyOf: change.gone) {
                 giveUpCurrent()
-                linkEnded(.pathGone("the local address changed"), link: link)
-            } else if !change.new.isEmpty {
-                _ = schedule(in: Self.routesSettle) { driver in driver.startAgainIfUnanswered(link) }
+                return linkEnded(.pathGone("the local address changed"), link: link)
             }
         case .connected:
             guard let link = current, let address = link.mobile?.localAddress?.ipAddress else { return }
             if change.gone.contains(address) { return moveFromLostAddress(link) }
-            _ = schedule(in: Self.routesSettle) { driver in driver.askPath(of: link) }
+        }
+        lookAtRoutes(in: Self.routesSettle)
+    }
+
+    /// Looks once the routes are there, and once for many changes.
+    private func lookAtRoutes(in delay: TimeAmount) {
+        if let routesTimer {
+            guard clock.now() + delay < routesTimer.due else { return }
+            routesTimer.cancel()
+        }
+        routesTimer = schedule(in: delay) { driver in
+            driver.routesTimer = nil
+            driver.routesSettled()
+            // The routes of a change that came meanwhile may not be there yet.
+            let age = driver.clock.now() - driver.addressesChangedAt
+            if age < Self.routesSettle { driver.lookAtRoutes(in: Self.routesSettle - age) }
         }
     }
 
+    private func routesSettled() {
+        switch phase {
+        case .idle, .stopped: break
+        case .preparing, .waiting: if routes.areOthers(by: lookUpRoute) { tryAnew() }
+        case .connecting: if let current { startAgainIfUnanswered(current) }
+        case .connected: if let current { askPath(of: current) }
+        }
+    }
+
+    /// What was tried by the old routes is tried by the new ones.
+    private func tryAnew() {
+        noteRoutes()
+        if case .preparing = phase { askAnew() } else { connectNow() }
+    }
+
+    /// Takes note of the routes by which an attempt goes.
+    func noteRoutes() { routes = Routes(toward: plan.target, by: lookUpRoute) }
+
     /// An attempt goes to the addresses that there was a route to when it began: where IPv6 was there first and leads nowhere, IPv4 isn't
-    /// tried any more. One that the server has not answered by now starts again.
+    /// tried any more. One that the server has not answered by now starts again, if it would go another way.
     private func startAgainIfUnanswered(_ link: DriverLink) {
-        guard current === link, case .connecting = phase, link.handshake == nil else { return }
+        // One from an address that the app chose begins there again.
+        let isElsewhere = configuration.localAddress == nil && isRoutedElsewhere(link)
+        guard !link.isAnswered, isElsewhere || routes.areOthers(by: lookUpRoute) else { return }
+        let age = clock.now() - link.startedAt
+        guard age >= Self.answerTime else { return lookAtRoutes(in: Self.answerTime - age) }
         giveUpCurrent()
-        linkEnded(.pathGone("another address came, and nothing by the old ones"), link: link)
+        linkEnded(.pathGone("other routes came, and nothing by the old ones"), link: link)
     }
 
     /// Where packets would leave by another address now, as behind a VPN that came up, those of this one may be lost, or dropped on the
     /// way back. The next beat would find that out, minutes later.
     private func askPath(of link: DriverLink) {
-        guard current === link, let address = link.mobile?.localAddress?.ipAddress,
-            let routed = routedAddress(of: link)?.ipAddress, routed != address
-        else { return }
-        session.askPath(now: clock.now())
+        guard isRoutedElsewhere(link) else { return }
+        let now = clock.now()
+        if let last = link.askedAt, now - last < Self.changeInterval {
+            return lookAtRoutes(in: Self.changeInterval - (now - last))
+        }
+        link.askedAt = now
+        session.askPath(now: now)
         pump()
+    }
+
+    /// Whether packets to the link's server would leave by another address now than by its own.
+    private func isRoutedElsewhere(_ link: DriverLink) -> Bool {
+        guard let address = link.mobile?.localAddress?.ipAddress, let routed = routedAddress(of: link)?.ipAddress else {
+            return false
+        }
+        return routed != address
     }
 
     /// The address, with port 0, by which packets to the link's server would leave now; nil: no route leads there.
     private func routedAddress(of link: DriverLink) -> SocketAddress? {
-        link.link.flatMap { RouteProbe.localAddress(towards: $0.remoteAddress) }
+        link.link.flatMap { lookUpRoute($0.remoteAddress) }
     }
 
     /// Back-off so far is about the network before. The first attempt in the new one often fails as well, since routes and the resolver
     /// follow an address only after a while: it must not be the last one for a minute.
-    private func renewBackOff() {
+    /// - Returns: whether it was not done lately.
+    private func renewBackOff() -> Bool {
         let now = clock.now()
-        if let last = backOffRenewedAt, now - last < Self.backOffRenewal { return }
+        if let last = backOffRenewedAt, now - last < Self.changeInterval { return false }
         backOffRenewedAt = now
         plan.networkChanged()
         access.networkChanged()
         silentTickets = [:]
+        return true
     }
 
     private func moveFromLostAddress(_ link: DriverLink) {

@@ -76,6 +76,14 @@ final class ConnectionDriver {
     var isAwaited = false
     /// When back-off began anew last, in another network.
     var backOffRenewedAt: NIODeadline?
+    /// By which addresses the last attempt went.
+    var routes = Routes()
+    /// The local address, with port 0, by which packets to `host:port` would leave now. Only tests have another.
+    var lookUpRoute: (String) -> SocketAddress? = RouteProbe.localAddress(towards:)
+    /// Looks at the routes behind a change of addresses.
+    var routesTimer: DriverTimer?
+    /// When the machine's addresses changed last.
+    var addressesChangedAt = NIODeadline.uptimeNanoseconds(0)
     var attemptTimer: DriverTimer?
     var refreshTimer: DriverTimer?
     /// Asks the app for the fresh token.

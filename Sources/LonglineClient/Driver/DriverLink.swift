@@ -28,6 +28,8 @@ final class DriverLink: LinkHandler {
     var announced: ConnectionInfo?
     /// Path changes asked for since the last packet came.
     var probes = 0
+    /// When the path was asked last, since packets would leave by another.
+    var askedAt: NIODeadline?
     /// The server's last word, if it had one.
     var farewell: Close?
     private var driver: ConnectionDriver?
@@ -50,6 +52,12 @@ final class DriverLink: LinkHandler {
     }
 
     var mobile: (any MobileLink)? { link as? any MobileLink }
+
+    /// The same, also before the link exists.
+    var transport: (any MobileLink)? { mobile ?? attempt as? any MobileLink }
+
+    /// Whether a packet of the server's came. A Retry is none: nothing vouches for it.
+    var isAnswered: Bool { handshake != nil || transport?.linkStatistics.map { $0.packetsReceived > 0 } ?? false }
 
     /// The driver, while this is its current link.
     private var current: ConnectionDriver? { driver?.current === self ? driver : nil }

@@ -140,11 +140,12 @@ struct ReconnectPlan: Sendable {
     }
 
     /// The device is in another network, as it seems: what came to nothing in the one before says nothing about this one. What nodes
-    /// said themselves still counts.
+    /// said themselves still counts, and so do sessions that ended early: where addresses come and go all the time, an access point that
+    /// accepts and can't serve would never be left.
     mutating func networkChanged() {
         round = 0
         tried = []
-        shortSessions = 0
+        immediateReturns = 0
     }
 
     /// Takes note that a session was accepted.
