@@ -105,6 +105,15 @@ extension ConnectionDriver {
         return true
     }
 
+    /// The same for a user who came before that time is over.
+    func goOnForUserInTime() {
+        guard case .preparing = phase else { return }
+        let (generation, due) = (generation, attemptBeganAt + TimeAmount(Self.patienceWithAnswer))
+        _ = schedule(in: max(.zero, due - clock.now())) { driver in
+            if driver.generation == generation { _ = driver.goOnForUser() }
+        }
+    }
+
     private func located(_ finding: Finding, _ generation: UInt64) {
         switch finding {
         case .found(let fetched, let token): found(fetched, token, generation)

@@ -9,7 +9,6 @@ extension ConnectionDriver {
         generation += 1
         attempts += 1
         attemptBeganAt = clock.now()
-        isAwaited = false
         phase = .preparing
         question?.cancel()
         question = nil
@@ -17,6 +16,7 @@ extension ConnectionDriver {
         noteRoutes()
         if let reason = stillAwayForUnread() { return linkEnded(.unread(reason), link: nil) }
         if mustLocate(isReturn: isReturn) { locate(generation) } else { prepare(generation) }
+        if isAwaited { goOnForUserInTime() }
     }
 
     /// It is known where to connect.

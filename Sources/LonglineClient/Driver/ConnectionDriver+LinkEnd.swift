@@ -90,6 +90,8 @@ extension ConnectionDriver {
         case .closed, .unlocated, .lost, .unread, .renewed: isReturn = false
         }
         let delay = timeToWait(before: step)
+        // What follows without a pause still belongs to the attempt that the user came to.
+        if step.delay > .zero { isAwaited = false }
         logger.info(
             "link ended", metadata: ["reason": "\(end.reason)", "next": "\(step.kind)", "delay": "\(delay)"])
         switch step.kind {
@@ -161,12 +163,16 @@ extension ConnectionDriver {
 
     private func noteAwaited() {
         switch phase {
-        case .preparing, .connecting: if !goOnForUser() { isAwaited = true }
+        case .preparing, .connecting:
+            if goOnForUser() { return }
+            if !isAwaited { goOnForUserInTime() }
+            isAwaited = true
         case .idle, .connected, .waiting, .stopped: break
         }
     }
 
-    /// The network came back while the client waited, or its user did: it needn't wait any longer than the service asked for.
+    /// The network came back while the client waited, or its user did: it needn't wait any longer than the service asked for. Of an attempt
+    /// that is under way it is noted that somebody waits for it.
     func connectNow() {
         guard case .waiting(let timer) = phase else { return noteAwaited() }
         let now = clock.now()

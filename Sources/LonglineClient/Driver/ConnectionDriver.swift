@@ -72,7 +72,7 @@ final class ConnectionDriver {
     var sessionTimer: (deadline: NIODeadline, task: DriverTimer)?
     /// When the next attempt begins while the client waits for it, and what the service asked it to wait at least.
     var nextAttempt: (at: NIODeadline, earliest: NIODeadline)?
-    /// The user came while an attempt was under way: if nothing comes of it, the next one begins at once.
+    /// The user came while an attempt was under way: if nothing comes of it, or of those that follow it at once, another begins at once.
     var isAwaited = false
     /// When back-off began anew last, in another network.
     var backOffRenewedAt: NIODeadline?
@@ -317,8 +317,8 @@ final class ConnectionDriver {
             startMonitor()
             beginAttempt()
         // The app knows better than back-off that it is worth a try.
-        case .waiting: connectNow()
-        case .preparing, .connecting, .connected: break
+        case .preparing, .connecting, .waiting: connectNow()
+        case .connected: break
         }
         return id
     }
@@ -381,6 +381,7 @@ final class ConnectionDriver {
 
     func becomeIdle(_ phase: Phase, _ state: ConnectionState, error: ClientError) {
         self.phase = phase
+        isAwaited = false
         monitor?.stop()
         monitor = nil
         stopRefreshing()
