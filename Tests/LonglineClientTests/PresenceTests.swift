@@ -147,6 +147,26 @@ struct PresenceTests {
         await harness.client.disconnect()
     }
 
+    @Test("a token that allows none of a thousand users any more costs some requests, and not one for each")
+    func nobodyLeft() async throws {
+        let virtual = VirtualLoop()
+        let harness = try ClientHarness(loop: virtual.loop)
+        let (client, service) = (harness.client, harness.service)
+        try await virtual.running { try await client.connect() }
+        let many = try (0..<1_000).map { try UserID("user\($0)") }
+        try await virtual.running { try await client.watch(many) }
+        #expect(subscribed(harness).count == 10)
+        service.state.withLock { $0.presenceForbidden = Set(many) }
+        try await virtual.running {
+            await harness.lose()
+            try await client.connect()
+        }
+        try await virtual.pass(.zero) { client.presences.isEmpty }
+        // Twice ten, and each of 32 refusals leads to two others.
+        #expect(subscribed(harness).count == 84)
+        try await virtual.running { await client.disconnect() }
+    }
+
     @Test("who unwatches whom a watch waits for ends that wait, though the request can't be said again")
     func unwatchedBeforeReconnect() async throws {
         let harness = try ClientHarness()

@@ -18,6 +18,8 @@ struct PresenceWishes {
     /// Who waits for what, by the call's number.
     var waiters: [UInt64: Waiter] = [:]
     var lastRequest: UInt64 = 0
+    /// How often the service refused on this link what it had accepted before.
+    var refusals = 0
     /// What the app decided in this process.
     var visibility: PresenceVisibility?
 
@@ -37,6 +39,10 @@ struct PresenceWishes {
         var new: Set<UserID>
         var done: (Result<Void, ClientError>) -> Void
     }
+
+    /// Where one user in a thousand may not be watched any more that is found in 7 refusals. A token that lost the right for all of them
+    /// would cost two thousand.
+    static let halvedRefusals = 32
 
     /// Whom the app watches or is about to.
     var all: Set<UserID> { requests.values.reduce(into: accepted) { $0.formUnion($1.users) } }
@@ -133,6 +139,7 @@ extension ConnectionDriver {
     /// A session is up: everything is said again.
     func presenceConnected() {
         if let visibility = presence.visibility { _ = session.setVisibility(visibility, now: clock.now()) }
+        presence.refusals = 0
         presence.requests = presence.requests.filter { $0.value.waiter != nil }
         for number in presence.requests.keys { presence.requests[number]?.isSent = false }
         _ = presence.add(presence.accepted.sorted { $0.description < $1.description }, waiter: nil)
@@ -176,7 +183,8 @@ extension ConnectionDriver {
             "presence refused", metadata: ["code": "\(refusal.rawValue)", "users": "\(request.users.count)"])
         if let id = request.waiter { return refuseWatch(id, request, refusal) }
         // They were allowed before: a fresh token has fewer rights. It may lack that of one of them only.
-        if refusal == .forbidden, request.users.count > 1 {
+        presence.refusals += 1
+        if refusal == .forbidden, request.users.count > 1, presence.refusals <= PresenceWishes.halvedRefusals {
             let half = request.users.count / 2
             _ = presence.add(Array(request.users.prefix(half)), waiter: nil)
             _ = presence.add(Array(request.users.dropFirst(half)), waiter: nil)
