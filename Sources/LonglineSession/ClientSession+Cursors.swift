@@ -14,6 +14,9 @@ extension ClientSession {
     /// it moves, or the server's record turns out to be an older one.
     public mutating func nameNoMore(_ channel: ChannelID) { movedCursors.remove(channel) }
 
+    /// The next connect names the place in a channel once more, whether it moves or not.
+    public mutating func nameAgain(_ channel: ChannelID) { movedCursors.insert(channel) }
+
     /// What goes before `CONNECT`, and the cursors in it.
     mutating func nameCursors() -> (before: [Frame], cursors: [ChannelPosition]) {
         let size = configuration.cursorsPerFrame

@@ -37,6 +37,11 @@ struct EndedStayTests {
         end.confirm()
         try await settle()
         #expect(Set(await storage.load().cursors.keys) == [hall, den])
+        // One accepted connect may be one of a service that could not write it.
+        await harness.lose()
+        try await client.connect()
+        try await settle()
+        #expect(Set(await storage.load().cursors.keys) == [hall, den])
         await harness.lose()
         try await client.connect()
         try await settle()
@@ -46,6 +51,60 @@ struct EndedStayTests {
         let named = service.state.withLock { $0.connects.last?.cursors.map(\.channel) }
         #expect(named == [den])
         await client.disconnect()
+    }
+
+    /// Has the user leave a room, and the app be done with all that came.
+    private func leave(_ harness: ClientHarness) async throws -> (hall: ChannelID, den: ChannelID) {
+        let (hall, den) = (ChannelID.room(try RoomID("hall")), ChannelID.room(try RoomID("den")))
+        try await harness.client.connect()
+        for channel in [hall, den] { try harness.service.post("one", in: channel) }
+        try harness.service.post("\u{5}\u{0}", in: hall, kind: .changed)
+        var iterator = harness.client.messages.makeAsyncIterator()
+        for _ in 0..<3 { try #require(await iterator.next()).confirm() }
+        try await settle(harness)
+        return (hall, den)
+    }
+
+    private func settle(_ harness: ClientHarness) async throws {
+        for _ in 0..<2 { try await harness.settle() }
+    }
+
+    @Test("a room that was left is named twice, also where the answer has no room to list all")
+    func isNamedTwice() async throws {
+        let storage = InMemoryClientStorage()
+        let harness = try ClientHarness(storage: storage) { $0.confirmation = .explicit }
+        let (hall, den) = try await leave(harness)
+        let rooms = try (0..<FrameLimits.maximumCursors).map { number in
+            ChannelAnswer(
+                channel: .room(try RoomID("room\(number)")), head: Position(epoch: FakeService.epoch, offset: 0),
+                recovery: .fresh)
+        }
+        harness.service.state.withLock { $0.channels = rooms }
+        for left in [[hall, den], [den]] as [Set<ChannelID>] {
+            await harness.lose()
+            try await harness.client.connect()
+            try await settle(harness)
+            #expect(Set(await storage.load().cursors.keys) == left)
+        }
+        await harness.client.disconnect()
+    }
+
+    @Test("the next driver of the process goes on to forget a room")
+    func nextDriver() async throws {
+        let storage = InMemoryClientStorage()
+        let first = try ClientHarness(storage: storage) { $0.confirmation = .explicit }
+        let (hall, den) = try await leave(first)
+        let memory = try await first.client.core.ask { $0.memory }
+        await first.client.disconnect()
+        let second = try ClientHarness(storage: storage, service: first.service) { $0.confirmation = .explicit }
+        try await second.client.run { $0.goOn(from: memory) }
+        for left in [[hall, den], [den]] as [Set<ChannelID>] {
+            try await second.client.connect()
+            try await settle(second)
+            #expect(Set(await storage.load().cursors.keys) == left)
+            await second.lose()
+        }
+        await second.client.disconnect()
     }
 
     @Test("what the disk did not take is forgotten with the next batch, unless the room has a place again")
@@ -90,8 +149,10 @@ struct EndedStayTests {
             message.confirm()
             if message.kind == .left, message.sender == alice { break }
         }
-        await first.disconnect()
-        try await first.connect()
+        for _ in 0..<2 {
+            await first.disconnect()
+            try await first.connect()
+        }
         while await storage.load().cursors[.room(hall)] != nil { await Task.yield() }
         await first.disconnect()
 

@@ -113,19 +113,30 @@ extension ConnectionDriver {
     func noteStay(_ entry: Entry, at position: Position, in channel: ChannelID) {
         guard case .room = channel, let user else { return }
         if entry.endsStay(of: user) {
-            endedStays[channel] = position
+            endedStays[channel] = EndedStay(end: position)
         } else if entry.kind == .joined, entry.member == user {
             endedStays[channel] = nil
         }
     }
 
-    /// Forgets the cursors of rooms that the user left, once the service has accepted a connect that named them at the end or behind it:
+    /// Forgets the cursors of rooms that the user left, once the service has accepted two connects that named them at the end or behind it:
     /// else every room of the user's life would be named at each start. Whoever joins again gets the new stay from its beginning
     /// whatever cursor there is, and nothing of the old one.
-    func forgetEndedStays() {
-        for (channel, end) in endedStays {
-            guard let named = session.namedCursors[channel], named.epoch == end.epoch, named.offset >= end.offset
+    ///
+    /// One isn't enough: a service whose disk is full accepts it with the place in memory only, and gives the whole old stay again, after
+    /// a restart, to a device that has no place there.
+    /// - Parameter version: of the service's cursor record, as it was told with the last of these.
+    func forgetEndedStays(version: UInt64) {
+        for (channel, stay) in endedStays {
+            guard let named = session.namedCursors[channel], named.epoch == stay.end.epoch,
+                named.offset >= stay.end.offset
             else { continue }
+            // A lower one is of an older record.
+            guard let first = stay.namedAt, version >= first else {
+                endedStays[channel]?.namedAt = version
+                session.nameAgain(channel)
+                continue
+            }
             endedStays[channel] = nil
             session.nameNoMore(channel)
             pending.cursors[channel] = nil
@@ -150,6 +161,14 @@ extension ConnectionDriver {
         default: ""
         }
     }
+}
+
+/// The end of the user's stay in a room.
+struct EndedStay: Hashable, Sendable {
+    /// The place of its last entry.
+    var end: Position
+    /// The version of the service's cursor record with the first connect that was accepted and named this place, or one behind it.
+    var namedAt: UInt64?
 }
 
 /// What a room's log said of its settings, and of the user's role, while an answer about the room was under way.

@@ -138,7 +138,7 @@ extension ConnectionDriver {
         if link.handshake?.earlyDataAccepted == true { statistics.earlyDataAccepted += 1 }
         for answer in connected.channels { learnUser(fromChannel: answer.channel) }
         noteHeads(connected.channels)
-        forgetEndedStays()
+        forgetEndedStays(version: connected.cursorVersion)
         serverClock = (connected.serverTime, clock.now())
         hiddenLimit = Int(clamping: connected.limits.channelWindow / 4)
         // The session has ended it already, to say its own cursors on the next one for instance: nothing can be asked over it.

@@ -156,8 +156,8 @@ final class ConnectionDriver {
     var hiddenLimit = 0
     /// Channels whose log lost its end, until the place that this took the cursor back to is on disk: the one there is beyond the end.
     var setBack: Set<ChannelID> = []
-    /// Rooms in which the user's stay ended, with the place of its last entry, until the service was told that the app is done with it.
-    var endedStays: [ChannelID: Position] = [:]
+    /// Rooms in which the user's stay ended, until the service was told that the app is done with its last entry.
+    var endedStays: [ChannelID: EndedStay] = [:]
     /// With the app's own cursors: up to where earlier processes handed over the requests of the user's inbox.
     var handedOver: [ChannelID: Position] = [:]
     var roomRequests: [UInt64: RoomWaiter] = [:]

@@ -13,6 +13,10 @@ struct DriverMemory: Sendable {
     var cursors: [ChannelID: Position]
     /// Channels among these whose log lost its end since a disk had a place of them.
     var setBack: Set<ChannelID>
+    /// Rooms that the user left, and that are named until the service has their places.
+    var endedStays: [ChannelID: EndedStay]
+    /// The places in rooms that no disk has forgotten yet.
+    var forgotten: [ChannelID: Position]
     var watched: Set<UserID>
     var visibility: PresenceVisibility?
     /// The network's name as the app gave it.
@@ -33,6 +37,8 @@ extension ConnectionDriver {
             session: session.memory, ledger: ledger, gapsBefore: gapsBefore,
             // Not a log's end that was noted for the requests alone: the next driver finds that itself.
             cursors: pending.cursors.filter { session.cursor(of: $0.key) == $0.value }, setBack: setBack,
+            endedStays: endedStays,
+            forgotten: pending.forgottenCursors.reduce(into: [:]) { $0[$1] = session.cursor(of: $1) },
             watched: presence.accepted, visibility: presence.visibility, network: appNetwork, reads: reads.places,
             statistics: statistics, isErasureOpen: isErasureOpen, isInOutage: isInOutage)
     }
@@ -46,6 +52,11 @@ extension ConnectionDriver {
         gapsBefore = memory.gapsBefore.filter { session.isUnconfirmed($0.value.upTo, in: $0.key) }
         pending.cursors = memory.cursors.filter { session.cursor(of: $0.key) == $0.value }
         setBack = memory.setBack.intersection(pending.cursors.keys)
+        // Where another process went on from there, the user has joined again.
+        endedStays = memory.endedStays.filter { channel, stay in
+            session.cursor(of: channel).map { $0.epoch == stay.end.epoch && $0.offset <= stay.end.offset } ?? true
+        }
+        pending.forgottenCursors = Set(memory.forgotten.filter { session.cursor(of: $0.key) == $0.value }.keys)
         presence.accepted = memory.watched
         presence.visibility = memory.visibility
         appNetwork = memory.network
