@@ -190,6 +190,34 @@ import Testing
         }
     }
 
+    @Test("a body that waits to be asked for is asked for, unless the request is refused before")
+    func expectation() async throws {
+        try await withFront { service, front in
+            let key = try await service.appKey()
+            let order = #"{"user":"ann","device":"phone"}"#
+            let connection = try await front.connect()
+            for (bearer, status) in [("x", 401), (key, 201)] {
+                var post = request(.post, "/v1/tokens", bearer: bearer, json: order)
+                post.headerFields[.expect] = "100-continue"
+                let (interim, continuation) = AsyncStream<Int>.makeStream()
+                let exchange = try await connection.start(
+                    post, onInformational: { continuation.yield($0.status.code) })
+                if status == 201 {
+                    var asked = interim.makeAsyncIterator()
+                    #expect(await asked.next() == 100)
+                    try await exchange.writer.finish(ByteBuffer(string: order))
+                }
+                #expect(try await exchange.response().status.code == status)
+                // Interim responses come before it: there is no other.
+                continuation.finish()
+                var others: [Int] = []
+                for await status in interim { others.append(status) }
+                #expect(others.isEmpty)
+                exchange.cancel()
+            }
+        }
+    }
+
     @Test("a client has many requests open, though sessions allow one stream")
     func concurrency() async throws {
         try await withFront { _, front in

@@ -60,10 +60,6 @@ final class HTTP3Front: Service {
         HTTP3ServerSession(connection, service: service) { [responder] request, body, answer in
             // Signatures, hashes and databases are not for a loop that carries sessions.
             try await withTaskExecutorPreference(globalConcurrentExecutor) {
-                // A client that waits for it would wait for as long as a request may take (RFC 9110 section 10.1.1).
-                if request.headerFields[.expect]?.lowercased() == "100-continue" {
-                    try await answer.sendInformational(HTTPResponse(status: .continue))
-                }
                 let response = await responder.respond(
                     to: request, body: body, from: answer.remoteAddress, on: .service)
                 let parts = ResponseParts(response.head, answer)
