@@ -71,6 +71,8 @@ final class Exchange {
     /// Server: the handler has said what it is, and the client has no more say (RFC 9218 section 8).
     @exclusivity(unchecked) var isPriorityDecided = false
     @exclusivity(unchecked) var isStreamClosed = false
+    /// Server: the client refused the response, though perhaps all of it was written.
+    @exclusivity(unchecked) private var wasRefused = false
     /// Server: the request, until what came with its header section is worked off.
     @exclusivity(unchecked) var announced: RequestHead?
     /// Server: whose handler answers it and hasn't returned yet, and its task once it had to wait.
@@ -227,6 +229,7 @@ final class Exchange {
             return retireIfDone()
         }
         if case .failed = sending { return }
+        wasRefused = true
         session.meter.count(.cancelled)
         defer { session.limitCancellations() }
         let error = HTTP3Error.reset(code, isUnanswered: isUnanswered)
@@ -239,7 +242,7 @@ final class Exchange {
     /// Both directions of the stream are done; what is unread can still be read.
     func closed() {
         isStreamClosed = true
-        if case .ended = sending { session.noteAnswered() }
+        if case .ended = sending, !wasRefused { session.noteAnswered() }
         parse()
         announce()
         retireIfDone()

@@ -51,6 +51,25 @@ struct CancellationLimitTests {
         }
     }
 
+    @Test("Who gives up requests that are answered at once gives them up all the same")
+    func answeredAtOnce() async throws {
+        var limits = HTTP3Limits()
+        limits.cancellations = 5
+        let code = try await ScriptedServer.run(limits) { server in
+            server.session.onRequest = { exchange, _ in
+                try? exchange.send(HTTPResponse(status: .ok), body: nil, trailers: nil, finish: true)
+            }
+            // However slow the test: more than are forgotten meanwhile.
+            for _ in 0..<20 where server.streams.closeCode == nil {
+                let stream = try server.request().id
+                let reason = HTTP3ErrorCode.requestCancelled.rawValue
+                server.deliver([.stopSending(stream, code: reason), .streamClosed(stream)])
+            }
+            return server.streams.closeCode
+        }
+        #expect(code == HTTP3ErrorCode.excessiveLoad.rawValue)
+    }
+
     @Test(
         "A client may give up as many requests as are allowed, and more end its connection", arguments: [true, false])
     func flood(resets: Bool) async throws {
