@@ -12,8 +12,9 @@ extension Exchange {
     /// Interim responses to one request; more are a waste of time on purpose.
     private static let informationalLimit = 100
 
-    /// Frames in a row that say nothing. They cost their sender next to nothing, and hold up nobody's flow control, read or not.
-    private static let idleFramesLimit = 1000
+    /// Frames in a row that say nothing, at once and then in each half minute. They cost their sender next to nothing, and hold up
+    /// nobody's flow control, read or not; now and then they may keep a stream alive.
+    static let idleFramesLimit = 1000
 
     /// What one look at the stream's bytes led to.
     private enum Step {
@@ -152,10 +153,10 @@ extension Exchange {
             guard case .body = receiving, !sawTrailers else {
                 throw .connection(.frameUnexpected, "DATA where none may be")
             }
-            try frame.left == 0 ? countIdleFrame() : count(frame.left)
+            try frame.left == 0 ? countIdleFrame(.now()) : count(frame.left)
         case FrameType.headers:
             guard !sawTrailers else { throw .connection(.frameUnexpected, "HEADERS behind the trailers") }
-            idleFrames = 0
+            idleFrames = RateLimit(Self.idleFramesLimit)
         case FrameType.pushPromise:
             throw session.isServer
                 ? .connection(.frameUnexpected, "a client sent PUSH_PROMISE")
@@ -164,19 +165,18 @@ extension Exchange {
             throw .connection(.frameUnexpected, "a frame of the control stream on a request stream")
         case _ where FrameType.isReservedByHTTP2(type):
             throw .connection(.frameUnexpected, "a frame of HTTP/2")
-        default: try countIdleFrame()
+        default: try countIdleFrame(.now())
         }
     }
 
-    private func countIdleFrame() throws(Violation) {
-        idleFrames += 1
-        guard idleFrames <= Self.idleFramesLimit else {
+    func countIdleFrame(_ now: NIODeadline) throws(Violation) {
+        guard idleFrames.admits(now) else {
             throw .stream(.excessiveLoad, "more than \(Self.idleFramesLimit) frames in a row say nothing")
         }
     }
 
     private func count(_ length: UInt64) throws(Violation) {
-        idleFrames = 0
+        idleFrames = RateLimit(Self.idleFramesLimit)
         receivedLength += length
         if let expectedLength, receivedLength > expectedLength {
             throw .stream(.messageError, "the body is longer than the content length")

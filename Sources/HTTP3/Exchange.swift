@@ -33,8 +33,8 @@ final class Exchange {
     // Receiving
     @exclusivity(unchecked) var receiving = Receiving.head
     @exclusivity(unchecked) var frame = FrameReader()
-    /// Frames that say nothing, since the last one that did.
-    @exclusivity(unchecked) var idleFrames = 0
+    /// Frames that say nothing, since the last one that does.
+    @exclusivity(unchecked) var idleFrames = RateLimit(Exchange.idleFramesLimit)
     /// The part of a HEADERS frame that has come.
     @exclusivity(unchecked) var block: [UInt8] = []
     @exclusivity(unchecked) var blocked: BlockedSection?
