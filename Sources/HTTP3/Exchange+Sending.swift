@@ -171,7 +171,7 @@ extension Exchange {
         let ends = finishes && out.isEmpty
         let before = bytes.readableBytes
         try connection.write(&bytes, to: id, finish: ends)
-        writerProgress += before - bytes.readableBytes
+        given += before - bytes.readableBytes
         guard bytes.readableBytes == 0 else { return false }
         if ends { sending = .ended }
         return true

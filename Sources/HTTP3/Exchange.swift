@@ -96,9 +96,13 @@ final class Exchange {
     @exclusivity(unchecked) var readerSince: NIODeadline?
     @exclusivity(unchecked) var readerWaited = TimeAmount.zero
     @exclusivity(unchecked) var readerProgress = 0
-    @exclusivity(unchecked) var writerSince: NIODeadline?
+    @exclusivity(unchecked) private(set) var writerSince: NIODeadline?
     @exclusivity(unchecked) private var writerWaited = TimeAmount.zero
-    @exclusivity(unchecked) var writerProgress = 0
+    /// What the client had when the writer's time began.
+    @exclusivity(unchecked) private var writerMark = 0
+    /// Server: bytes that the stream took, and how many of them the client is known to have.
+    @exclusivity(unchecked) var given = 0
+    @exclusivity(unchecked) private var taken = 0
     /// Server: what of a whole response the client's flow control holds back, and since when it is nearly that much.
     @exclusivity(unchecked) var heldBack: (bytes: Int, since: NIODeadline)?
     /// Server: what the client hasn't acknowledged of one that is done with, and since when it is nearly that much.
@@ -243,6 +247,7 @@ final class Exchange {
     func closed() {
         isStreamClosed = true
         if case .ended = sending, !wasRefused { session.noteAnswered() }
+        noteTaken()
         parse()
         announce()
         retireIfDone()
@@ -301,9 +306,7 @@ final class Exchange {
                     .timeout, "the request's body comes too slowly", advice: "The client is too slow.",
                     protocolCode: .requestIncomplete), stop: .requestIncomplete)
         }
-        if let waited = writerSince.map({ writerWaited + (now - $0) }) ?? heldBackSince(now).map({ now - $0 }),
-            waited > session.limits.writeTimeout
-        {
+        if let waited = writerWaits(now) ?? heldBackSince(now).map({ now - $0 }), waited > session.limits.writeTimeout {
             session.meter.count(.timeouts)
             abandon(
                 .requestCancelled,
@@ -317,11 +320,13 @@ final class Exchange {
     /// A client that neither ends its side nor acknowledges more of ours has had its time.
     private func checkLeftover(_ now: NIODeadline) {
         let bytes = connection.unacknowledgedBytes(id)
-        guard let leftover, leftover.bytes == bytes || (bytes > 0 && !isProgress(from: leftover.bytes, to: bytes))
+        guard var leftover, leftover.bytes == bytes || (bytes > 0 && !isProgress(from: leftover.bytes, to: bytes))
         else {
             self.leftover = (bytes, now)
             return
         }
+        if bytes > 0 { leftover.since = blamed(leftover.since) }
+        self.leftover = leftover
         guard now - leftover.since > session.limits.writeTimeout else { return }
         session.meter.count(.timeouts)
         if bytes > 0 {
@@ -339,11 +344,47 @@ final class Exchange {
         let unsent = connection.unsentBytes(id)
         if unsent == 0 {
             heldBack = nil
-        } else if heldBack.map({ isProgress(from: $0.bytes, to: unsent) }) ?? true {
+        } else if let before = heldBack, !isProgress(from: before.bytes, to: unsent) {
+            heldBack = (before.bytes, blamed(before.since))
+        } else {
             heldBack = (unsent, now)
         }
         return heldBack?.since
     }
+
+    /// How long the client takes nothing of a response whose writer waits, or too little. What it takes counts before the stream asks for
+    /// more, which it does only when half of its buffer is free.
+    private func writerWaits(_ now: NIODeadline) -> TimeAmount? {
+        guard let before = writerSince else { return nil }
+        let since = hasWriterProgress ? now : blamed(before)
+        if since > before {
+            writerSince = since
+            writerWaited = .zero
+            writerMark = taken
+        }
+        return writerWaited + (now - since)
+    }
+
+    /// From when on it is the client's fault that it takes nothing of this response, or too little, which it does since a time. Where
+    /// its flow control for the stream holds the response back, it is to blame whatever it takes of others.
+    private func blamed(_ since: NIODeadline) -> NIODeadline {
+        guard let pace = session.pace.since, !connection.isHeldBackByPeer(id) else { return since }
+        return max(since, pace)
+    }
+
+    /// Server: tells the session what the client has taken since this was last looked at.
+    func noteTaken() {
+        guard session.isServer, !wasRefused else { return }
+        if case .failed = sending { return }
+        let known = given - connection.unacknowledgedBytes(id)
+        session.pace.took(known - taken)
+        taken = known
+    }
+
+    /// Whether the client has something to take.
+    var waitsForClient: Bool { writerSince != nil || connection.unacknowledgedBytes(id) > 0 }
+
+    private var hasWriterProgress: Bool { taken - writerMark >= session.limits.writeProgress }
 
     /// Whether a client that has left so many bytes of a response, and then so many, has taken what it must.
     private func isProgress(from before: Int, to after: Int) -> Bool { before - after >= session.limits.writeProgress }
@@ -352,8 +393,9 @@ final class Exchange {
     func clockWriter(waits: Bool) {
         guard session.isServer else { return }
         let now = NIODeadline.now()
-        if writerProgress >= session.limits.writeProgress {
-            writerProgress = 0
+        noteTaken()
+        if hasWriterProgress {
+            writerMark = taken
             writerWaited = .zero
         } else if let since = writerSince {
             writerWaited = writerWaited + (now - since)

@@ -27,7 +27,9 @@ public struct HTTP3Limits: Sendable, Hashable {
     /// Server: bytes of a body that must come within ``bodyTimeout``; 1,024, or the body's end.
     public var bodyProgress = 1024
     /// Server: how long a write may wait for a client to take ``writeProgress`` more bytes, and a response that was written as a whole
-    /// for one to take or acknowledge them; 5 minutes. Time in which nothing waits doesn't count. Then the write throws
+    /// for one to take or acknowledge them; 5 minutes. Time in which nothing waits doesn't count, nor does that in which a response
+    /// waits behind others or for room that they fill, and not for the client's flow control for its stream, as long as the client takes
+    /// of all together ``writeProgress`` for each that waits. Then the write throws
     /// ``HTTP3Error/Code/timeout``, and the stream ends with H3_REQUEST_CANCELLED. As long the end of the client's side is waited for,
     /// once nobody needs it.
     public var writeTimeout = TimeAmount.minutes(5)

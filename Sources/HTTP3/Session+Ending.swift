@@ -118,10 +118,20 @@ extension Session {
         sweep = connection.eventLoop.assumeIsolated().scheduleTask(in: interval) {
             self.sweep = nil
             guard self.state != .closed, !self.exchanges.isEmpty else { return }
-            let now = NIODeadline.now()
-            for exchange in self.exchanges.values { exchange.checkDeadline(now) }
+            self.checkDeadlines(.now())
             self.scheduleSweep()
         }
+    }
+
+    /// Ends what is too slow.
+    func checkDeadlines(_ now: NIODeadline) {
+        var waiting = 0
+        for exchange in exchanges.values {
+            exchange.noteTaken()
+            if exchange.waitsForClient { waiting += 1 }
+        }
+        pace.look(now, waiting: waiting, least: limits.writeProgress)
+        for exchange in exchanges.values { exchange.checkDeadline(now) }
     }
 }
 

@@ -71,6 +71,8 @@ final class Session {
     static let heldPriorities = 64
     /// Server: requests that the client gives up.
     @exclusivity(unchecked) private var cancellations: RateLimit
+    /// Server: what the client takes of its responses.
+    @exclusivity(unchecked) var pace = ResponsePace()
     @exclusivity(unchecked) var sweep: Scheduled<Void>?
     @exclusivity(unchecked) var finalGoaway: Scheduled<Void>?
     /// Server: requests that are worked on.

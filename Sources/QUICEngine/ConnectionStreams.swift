@@ -92,6 +92,9 @@ extension QUICEngineConnection {
     /// stream that is reset or no more.
     public func unacknowledgedBytes(_ stream: QUICStreamID) -> Int { streams[stream]?.sendBuffer.count ?? 0 }
 
+    /// Whether the peer's flow control for a stream held it back when it was last its turn; not what holds back the connection.
+    package func isHeldBackByPeer(_ stream: QUICStreamID) -> Bool { streams[stream]?.isBlocked ?? false }
+
     /// Asks for ``QUICConnectionEvent/streamDelivered(_:)`` once all that is written to a stream, and its end, is acknowledged. It
     /// doesn't come for a stream that is reset or that the peer stops before that.
     /// - Returns: whether that is so already; the event doesn't come then. Throws `unknownStream`, also for a stream whose two

@@ -8,6 +8,7 @@ package protocol EngineStandIn: AnyObject {
     func openStream(bidirectional: Bool) throws(QUICError) -> QUICStreamID?
     func write(_ bytes: UnsafeRawBufferPointer, to stream: QUICStreamID, finish: Bool) throws(QUICError) -> Int
     func unsentBytes(_ stream: QUICStreamID) -> Int
+    func isHeldBackByPeer(_ stream: QUICStreamID) -> Bool
     func read(
         _ stream: QUICStreamID, consuming body: (UnsafeRawBufferPointer) -> Int
     ) throws(QUICError) -> StreamRead
@@ -20,6 +21,7 @@ package protocol EngineStandIn: AnyObject {
 }
 
 extension EngineStandIn {
+    package func isHeldBackByPeer(_ stream: QUICStreamID) -> Bool { false }
     package func notifyDelivery(of stream: QUICStreamID) throws(QUICError) -> Bool { false }
 
     func write(_ bytes: inout ByteBuffer, to stream: QUICStreamID, finish: Bool) throws(QUICError) -> Int {

@@ -186,6 +186,12 @@ public final class QUICLoopConnection {
         engine?.unacknowledgedBytes(stream) ?? standIn?.unsentBytes(stream) ?? 0
     }
 
+    /// Whether the peer's flow control for a stream held it back when it was last its turn: not congestion, the connection's flow
+    /// control or other streams.
+    package func isHeldBackByPeer(_ stream: QUICStreamID) -> Bool {
+        engine?.isHeldBackByPeer(stream) ?? standIn?.isHeldBackByPeer(stream) ?? false
+    }
+
     /// Asks for `streamDelivered` once the peer's QUIC stack has all that is written to a stream, and its end.
     /// - Returns: whether it has already; the event doesn't come then.
     /// - Throws: `unknownStream`.

@@ -10,13 +10,17 @@ import QUICTransport
 final class ScriptedStreams: EngineStandIn {
     /// Bytes of a stream that may wait for their acknowledgement.
     var sendBuffer = 256 << 10
+    /// Whether the end of a stream comes behind its bytes.
+    var ends = true
+    /// Streams that the peer's flow control holds back.
+    var heldBack = Set<QUICStreamID>()
     private var written: [QUICStreamID: Int] = [:]
     private var acknowledged: [QUICStreamID: Int] = [:]
     private var arrived: [QUICStreamID: [UInt8]] = [:]
     private(set) var resets: [QUICStreamID: UInt64] = [:]
     private(set) var closeCode: UInt64?
 
-    /// The peer sends bytes, and its end behind them.
+    /// The peer sends bytes.
     func arrive(_ bytes: [UInt8], on stream: QUICStreamID) { arrived[stream, default: []] += bytes }
 
     /// The peer acknowledges so many bytes more.
@@ -41,9 +45,10 @@ final class ScriptedStreams: EngineStandIn {
         let bytes = arrived[stream] ?? []
         let count = bytes.withUnsafeBytes(body)
         arrived[stream] = Array(bytes.dropFirst(count))
-        return StreamRead(count: count, finished: count == bytes.count)
+        return StreamRead(count: count, finished: ends && count == bytes.count)
     }
 
+    func isHeldBackByPeer(_ stream: QUICStreamID) -> Bool { heldBack.contains(stream) }
     func readableBytes(_ stream: QUICStreamID) -> Int { arrived[stream]?.count ?? 0 }
     func isEarly(_ stream: QUICStreamID) -> Bool { false }
     func reset(_ stream: QUICStreamID, code: UInt64) { resets[stream] = code }
@@ -104,7 +109,7 @@ final class ScriptedServer {
 
     func deliver(_ events: [QUICConnectionEvent]) { connection.deliver(events) }
 
-    /// The next request comes, whole.
+    /// The next request comes. Nobody answers it but the test.
     func request() throws -> Exchange {
         let id = QUICStreamID(rawValue: requests * 4)
         requests += 1

@@ -29,6 +29,29 @@ import Testing
         #expect(world.serverSide.finished.count == 10)
     }
 
+    @Test("what a stream's own flow control holds back is told from what waits for the connection's")
+    func heldBackByPeer() throws {
+        let world = try EngineWorld { server, _ in
+            server.transport.connectionWindow = 16 << 10
+            server.transport.streamWindow = 10_000
+        }
+        world.serverSide.reads = false
+        let (client, server) = try world.connected()
+        let streams = [try client.open(), try client.open()]
+        for stream in streams {
+            try client.send(pattern(20_000), on: stream)
+            world.simulation.run(for: .seconds(1))
+        }
+        #expect(streams.map { client.unsentBytes($0) } == [10_000, 30_000 - (16 << 10)])
+        #expect(streams.map { client.isHeldBackByPeer($0) } == [true, false])
+        world.serverSide.reads = true
+        for _ in 0..<10 {
+            for stream in streams { world.serverSide.drain(stream, of: server) }
+            world.simulation.run(for: .seconds(1))
+        }
+        #expect(streams.map { client.isHeldBackByPeer($0) } == [false, false])
+    }
+
     @Test("what a peer doesn't acknowledge is bounded over all streams, and all writers go on when it does")
     func unacknowledgedBytesAreBounded() throws {
         let world = try EngineWorld { _, client in
