@@ -23,6 +23,7 @@ extension QUICEngineConnection {
             endpoint.counters.datagramFramesDropped += book.refusedDatagrams
             context.storage.give(book)
         }
+        offerAddressRoom()
     }
 
     private func process(_ note: EngineNote) {
@@ -70,9 +71,7 @@ extension QUICEngineConnection {
         case .streamAcknowledged(let id, let count):
             guard let stream = streams[id] else { return }
             stream.sendBuffer.acknowledge(count)
-            sendBufferBytes -= Int(count)
-            context.storage.memory.held -= Int(count)
-            if stream.isBackground { backgroundBytes -= Int(count) }
+            countSendBuffer(of: stream, changedBy: -Int(count))
             reportWritable(stream)
             reportDelivered(stream)
         case .streamEndAcknowledged(let id):
@@ -152,10 +151,9 @@ extension QUICEngineConnection {
         reportDelivered(stream)
         awaitLoneEnd(of: stream, false)
         stream.isClosed = true
-        sendBufferBytes -= stream.sendBuffer.count
-        context.storage.memory.held -= stream.sendBuffer.count
-        if stream.isBackground { backgroundBytes -= stream.sendBuffer.count }
+        let held = stream.sendBuffer.count
         stream.sendBuffer = SendBuffer()
+        countSendBuffer(of: stream, changedBy: -held)
         reportWritableToOthers()
         emit(.streamClosed(stream.id))
         forgetIfDone(stream)
@@ -194,6 +192,7 @@ extension QUICEngineConnection {
         guard stream.owesWritable, stream.resetCode == nil, !waitsForOthers(stream),
             stream.sendBuffer.count <= settings.streamSendBuffer / 2
         else { return }
+        guard hasAddressRoom(for: stream) else { return waitForAddressRoom(stream) }
         stream.owesWritable = false
         emit(.streamWritable(stream.id))
     }
@@ -220,10 +219,13 @@ extension QUICEngineConnection {
 
     /// The same where it was all streams together that filled the buffer.
     private func reportWritableToAll() {
-        guard owesWritableToAll, sendBufferBytes <= settings.sendBufferOfAll / 2, hasAddressRoom else { return }
+        guard owesWritableToAll, sendBufferBytes <= settings.sendBufferOfAll / 2 else { return }
         owesWritableToAll = false
         reportWritable { _ in true }
     }
+
+    /// There is room again of what the connections of an address may have together.
+    func reportWritableForAddress() { reportWritable { _ in true } }
 
     /// The same where it was the less urgent streams together.
     func reportWritableToBackground() {

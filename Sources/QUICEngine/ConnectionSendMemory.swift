@@ -6,12 +6,17 @@ extension QUICEngineConnection {
     /// host goes on, and its own acknowledgements wake its writers.
     static let leastSendMemory = 16 << 10
 
-    /// Bytes that this connection may take of its address's share now, for a stream of this kind. A connection may have as many as are
-    /// free of the share, so that each of those that take all they can is left less than the one before, and the next one something.
-    func addressRoom(isUrgent: Bool) -> Int {
+    /// Bytes that a stream of this connection may take of its address's share now. A connection may have as many as are free of the
+    /// share, so that each of those that take all they can is left less than the one before, and the next one something.
+    func addressRoom(of stream: EngineStream) -> Int {
         guard let memory = addressSendMemory else { return .max }
-        let least = isUrgent ? Self.leastSendMemory + Self.leastSendMemory / 8 : Self.leastSendMemory
-        return max(least - sendBufferBytes, (memory.share - memory.total - sendBufferBytes) / 2)
+        return max(sharedRoom(of: memory), firstRoom(of: stream))
+    }
+
+    /// Whether that is enough to wake a writer that waits.
+    func hasAddressRoom(for stream: EngineStream) -> Bool {
+        guard let memory = addressSendMemory else { return true }
+        return hasSharedRoom(of: memory) || firstRoom(of: stream) >= FirstBytes.enough
     }
 
     /// Bytes of datagrams that each connection may have waiting in any case.
@@ -31,7 +36,10 @@ extension QUICEngineConnection {
         guard difference != 0 else { return }
         countedDatagramBytes += difference
         context.storage.memory.held += difference
-        addressSendMemory?.total += difference
+        guard let memory = addressSendMemory else { return }
+        memory.total += difference
+        // Datagrams leave while packets are written: no writer is woken in the middle of that.
+        if difference < 0, !memory.waiters.isEmpty { endpoint.offerLater(memory, now: now) }
     }
 
     /// None leaves any more.
@@ -40,8 +48,116 @@ extension QUICEngineConnection {
         countQueuedDatagrams()
     }
 
-    /// Half of what is kept for it anyway is free: enough to wake those that wait.
-    var hasAddressRoom: Bool { addressRoom(isUrgent: false) >= Self.leastSendMemory / 2 }
+    private func sharedRoom(of memory: AddressSendMemory) -> Int {
+        max(Self.leastSendMemory - sendBufferBytes, (memory.share - memory.total - sendBufferBytes) / 2)
+    }
+
+    /// The fewer bytes a connection has, the sooner it does.
+    fileprivate func hasSharedRoom(of memory: AddressSendMemory) -> Bool {
+        sharedRoom(of: memory) >= Self.leastSendMemory / 2
+    }
+
+    private func firstRoom(of stream: EngineStream) -> Int {
+        min(FirstBytes.ofStream - stream.sendBuffer.count, firstBytes.room(for: stream.countedKind))
+    }
+
+    /// A stream's send buffer has so many bytes more than before, or fewer.
+    func countSendBuffer(of stream: EngineStream, changedBy change: Int) {
+        sendBufferBytes += change
+        context.storage.memory.held += change
+        if stream.isBackground { backgroundBytes += change }
+        if addressSendMemory != nil { countFirstBytes(of: stream) }
+    }
+
+    private func countFirstBytes(of stream: EngineStream) {
+        let count = min(stream.sendBuffer.count, FirstBytes.ofStream)
+        guard count != stream.firstBytes else { return }
+        let kind = stream.countedKind
+        firstBytes[kind].bytes += count - stream.firstBytes
+        stream.firstBytes = count
+        stream.firstBytesKind = kind
+    }
+
+    /// A writer waits for room: its own acknowledgements may bring that, or those of another connection.
+    func waitForAddressRoom(_ stream: EngineStream) {
+        guard let memory = addressSendMemory else { return }
+        memory.waiters.set(self)
+        let kind = stream.countedKind
+        if firstBytes.room(for: kind) < FirstBytes.enough { firstBytes[kind].isAwaited = true }
+    }
+
+    /// After something that may have left room to writers, of this connection or of others.
+    func offerAddressRoom() {
+        guard let memory = addressSendMemory, !memory.waiters.isEmpty else { return }
+        if sendWaiterIndex != nil {
+            memory.waiters.set(self)
+            if firstBytes.becameFree() { reportWritableForAddress() }
+        }
+        endpoint.offer(memory, now: now)
+    }
+}
+
+extension EngineStream {
+    /// The kind of first bytes that it would take.
+    var presentKind: FirstBytes.Kind { isUrgent ? (priority.urgency == 0 ? .mostUrgent : .urgent) : .ordinary }
+
+    /// That of those it has: a peer that may say how urgent its streams are gets no more by saying it anew.
+    fileprivate var countedKind: FirstBytes.Kind { firstBytes > 0 ? firstBytesKind : presentKind }
+}
+
+/// The first bytes in the send buffers of a connection's streams. They have room of their own, however much others have written: what
+/// one stream's peer doesn't read holds up no other, and what is urgent doesn't wait for what is less so. All together they are
+/// bounded, as a host may have many streams on many connections.
+struct FirstBytes {
+    enum Kind: CaseIterable { case ordinary, urgent, mostUrgent }
+
+    struct Count {
+        var bytes = 0
+        /// A writer waits for others to have fewer.
+        var isAwaited = false
+    }
+
+    /// Bytes of one stream.
+    static let ofStream = 2 << 10
+    /// Bytes for which a writer that waits is woken.
+    static let enough = ofStream / 2
+    /// Bytes of all streams of one kind.
+    private static let ofOrdinary = 16 << 10
+    private static let ofUrgent = 8 << 10
+
+    private var ordinary = Count()
+    private var urgent = Count()
+    private var mostUrgent = Count()
+
+    subscript(kind: Kind) -> Count {
+        get {
+            switch kind {
+            case .ordinary: ordinary
+            case .urgent: urgent
+            case .mostUrgent: mostUrgent
+            }
+        }
+        set {
+            switch kind {
+            case .ordinary: ordinary = newValue
+            case .urgent: urgent = newValue
+            case .mostUrgent: mostUrgent = newValue
+            }
+        }
+    }
+
+    /// What the streams of a kind may have more; below zero where they wrote while there was room for all.
+    func room(for kind: Kind) -> Int { (kind == .ordinary ? Self.ofOrdinary : Self.ofUrgent) - self[kind].bytes }
+
+    /// Whether there is enough where a writer waits for it. He is thought of no more then.
+    mutating func becameFree() -> Bool {
+        var isFree = false
+        for kind in Kind.allCases where self[kind].isAwaited && room(for: kind) >= Self.enough {
+            self[kind].isAwaited = false
+            isFree = true
+        }
+        return isFree
+    }
 }
 
 extension QUICEndpoint {
@@ -53,6 +169,8 @@ extension QUICEndpoint {
     }
 
     private static let leastSendMemoryShare = 16 << 20
+    /// Nanoseconds after which writers are told of what those that were told before them have left.
+    private static let offerPause: UInt64 = 1_000_000
 
     /// A server's connection begins.
     func joinSendMemory(_ connection: QUICEngineConnection) {
@@ -67,9 +185,43 @@ extension QUICEndpoint {
     func leaveSendMemory(_ connection: QUICEngineConnection) {
         guard let memory = connection.addressSendMemory else { return }
         connection.addressSendMemory = nil
+        memory.waiters.remove(connection)
         memory.total -= connection.sendBufferBytes
         memory.connections -= 1
         if memory.connections == 0 { sendMemoryByAddress[connection.handshakeAddressKey] = nil }
+        offer(memory, now: connection.now)
+    }
+
+    /// Wakes the connections that wait for room and have it, those with the fewest bytes first. No more at a time than find it: a
+    /// thousand writers would else wake for each acknowledgement, all but one of them in vain. The others are told a little later, of
+    /// what is left then, whether those before them wrote or not.
+    func offer(_ memory: AddressSendMemory, now: QUICInstant) {
+        guard !memory.isUnoffered, !memory.waiters.isEmpty else { return }
+        var left = max(1, (memory.share - memory.total) / QUICEngineConnection.leastSendMemory)
+        while let next = memory.waiters.first, next.hasSharedRoom(of: memory) {
+            guard left > 0 else { return offerLater(memory, now: now) }
+            left -= 1
+            memory.waiters.remove(next)
+            next.reportWritableForAddress()
+        }
+    }
+
+    func offerLater(_ memory: AddressSendMemory, now: QUICInstant) {
+        guard !memory.isUnoffered else { return }
+        memory.isUnoffered = true
+        unofferedSendMemory.append(memory)
+        if sendMemoryOffer == nil { sendMemoryOffer = now.advanced(byNanoseconds: Self.offerPause) }
+    }
+
+    /// Tells the next ones.
+    func offerSendMemory(now: QUICInstant) {
+        let unoffered = unofferedSendMemory
+        unofferedSendMemory = []
+        sendMemoryOffer = nil
+        for memory in unoffered {
+            memory.isUnoffered = false
+            offer(memory, now: now)
+        }
     }
 }
 
@@ -80,6 +232,10 @@ final class AddressSendMemory {
     let share: Int
     @exclusivity(unchecked) var total = 0
     var connections = 0
+    /// Connections with writers that wait for room.
+    @exclusivity(unchecked) var waiters = SendWaiters()
+    /// Some of those that have it are to be told of it yet.
+    @exclusivity(unchecked) var isUnoffered = false
 
     init(share: Int) { self.share = share }
 }

@@ -43,32 +43,36 @@ extension QUICEngineConnection {
         _ = try alive()
         let state = try sendingStream(stream)
         let accepted = min(sendRoom(of: state), bytes.count)
-        sendBufferBytes += accepted
-        context.storage.memory.held += accepted
-        if state.isBackground { backgroundBytes += accepted }
         let part = UnsafeRawBufferPointer(rebasing: bytes[0..<accepted])
         if let owner, accepted >= Self.leastLeftInPlace {
             state.sendBuffer.append(part, of: owner)
         } else if accepted > 0 {
             state.sendBuffer.append(part)
         }
+        countSendBuffer(of: state, changedBy: accepted)
         if accepted < bytes.count {
             state.owesWritable = true
             if state.sendBuffer.count < settings.streamSendBuffer {
-                if addressRoom(isUrgent: state.isUrgent) <= 0 { endpoint.counters.writesWithheld += 1 }
-                if isBackgroundFull(for: state) {
-                    owesWritableToBackground = true
-                } else if state.isUrgent {
-                    owesWritableToUrgent = true
-                } else {
-                    owesWritableToAll = true
-                }
+                noteWhatIsFull(for: state)
             }
         } else if finish {
             state.isFinishing = true
         }
         queueForSending(state)
         return accepted
+    }
+
+    /// A write was short though the stream's own buffer has room: whoever frees what was too full wakes the writer.
+    private func noteWhatIsFull(for stream: EngineStream) {
+        if addressRoom(of: stream) <= 0 {
+            endpoint.counters.writesWithheld += 1
+            waitForAddressRoom(stream)
+        }
+        if isBackgroundFull(for: stream) {
+            owesWritableToBackground = true
+        } else if sendBufferBytes >= settings.sendBuffer(for: stream.priority) {
+            if stream.isUrgent { owesWritableToUrgent = true } else { owesWritableToAll = true }
+        }
     }
 
     /// Fewer bytes are copied: a copy of some kilobytes costs less than what goes with an owner.
@@ -110,7 +114,7 @@ extension QUICEngineConnection {
         let room = min(
             settings.streamSendBuffer - stream.sendBuffer.count,
             settings.sendBuffer(for: stream.priority) - sendBufferBytes,
-            addressRoom(isUrgent: stream.isUrgent))
+            addressRoom(of: stream))
         return max(0, stream.isBackground ? min(room, settings.backgroundSendBuffer - backgroundBytes) : room)
     }
 
@@ -192,14 +196,14 @@ extension QUICEngineConnection {
         let wasQueued = state.isQueued
         if wasQueued { sendQueue.remove(state) }
         let wasBackground = state.isBackground
-        let wasUrgent = state.isUrgent
+        let kind = state.presentKind
         state.priority = priority
         if wasBackground != state.isBackground {
             backgroundBytes += wasBackground ? -state.sendBuffer.count : state.sendBuffer.count
             reportWritableToBackground()
         }
         // What held it back may hold it back no more.
-        if wasBackground != state.isBackground || wasUrgent != state.isUrgent { reportWritable(state) }
+        if wasBackground != state.isBackground || kind != state.presentKind { reportWritable(state) }
         if wasQueued { sendQueue.append(state) }
     }
 
@@ -290,9 +294,7 @@ extension QUICEngineConnection {
         if stream.resetCode == nil { stream.resetCode = code }
         let dropped = stream.sendBuffer.dropUnsent()
         guard dropped > 0 else { return }
-        sendBufferBytes -= dropped
-        context.storage.memory.held -= dropped
-        if stream.isBackground { backgroundBytes -= dropped }
+        countSendBuffer(of: stream, changedBy: -dropped)
         reportWritableToOthers()
     }
 

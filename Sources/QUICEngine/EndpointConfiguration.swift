@@ -26,8 +26,9 @@ public struct EndpointConfiguration: Sendable {
     /// the connections of one IPv4 address or IPv6 /64 may have an eighth, but always 16 MiB and what ``ServerConfiguration/transport``
     /// lets one connection have; beyond it those of them that have most end with NO_ERROR, until an eighth of that is free. As much they
     /// may have sent and not acknowledged, datagrams that wait among it, but always what fills two connections' send buffers: the more
-    /// they have, the less of it one of them is left, though 16 KiB of streams and 4 KiB of datagrams in any case; writers wait, and
-    /// datagrams are refused.
+    /// they have, the less of it one of them is left; writers wait, and datagrams are refused. Whatever the others have, a connection
+    /// may have 16 KiB of streams and 4 KiB of datagrams, and each of its streams 2 KiB until those come to 16 KiB, or, of the streams
+    /// of urgency 0 and of the others above ``StreamPriority/standard``, to 8 KiB each.
     public var maxBufferedBytes = 1 << 30
     /// Stateless resets sent a second at most; 100. Beyond it what they answer is dropped in silence.
     public var statelessResetsPerSecond = 100

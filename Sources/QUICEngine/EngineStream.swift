@@ -15,6 +15,9 @@ final class EngineStream {
 
     @exclusivity(unchecked) var priority = StreamPriority.standard
     @exclusivity(unchecked) var sendBuffer = SendBuffer()
+    /// Of what is in it, what counts among the connection's ``FirstBytes``, and of which kind.
+    @exclusivity(unchecked) var firstBytes = 0
+    @exclusivity(unchecked) var firstBytesKind = FirstBytes.Kind.ordinary
     /// `finish` was accepted; and its FIN handed to ngtcp2.
     @exclusivity(unchecked) var isFinishing = false
     @exclusivity(unchecked) var finWasSent = false

@@ -49,6 +49,9 @@ public final class QUICEndpoint: CustomReflectable {
     var sendMemoryByAddress: [UInt64: AddressSendMemory] = [:]
     /// A test lowers it.
     var maxSendMemoryPerAddress: Int
+    /// Those whose writers have not all been told of the room that there is, and when the next ones are.
+    var unofferedSendMemory: [AddressSendMemory] = []
+    @exclusivity(unchecked) var sendMemoryOffer: QUICInstant?
     /// Packets that belong to no connection: refusals, resets, repeated closes.
     var loosePackets = FIFO<(bytes: [UInt8], path: QUICPath, ecn: ECNCodepoint)>()
     /// From the clock of our calls to the wall clock; nil: not needed yet.
@@ -137,6 +140,7 @@ public final class QUICEndpoint: CustomReflectable {
     /// Lets timers act that are due; at any other time it does nothing.
     public func handleDeadline(now: QUICInstant) {
         setDeadlines()
+        if let instant = sendMemoryOffer, instant <= now { offerSendMemory(now: now) }
         // First all, then each: one whose deadline stays in the past is not served twice.
         var due: [DeadlineOwner] = []
         while let owner = deadlines.popDue(now: now) { due.append(owner) }
@@ -164,8 +168,13 @@ public final class QUICEndpoint: CustomReflectable {
     /// When `handleDeadline` wants to be called; nil: only after another call.
     public var nextDeadline: QUICInstant? {
         setDeadlines()
-        guard let timer = deadlines.next() else { return lingering.next }
-        return lingering.next.map { min($0, timer) } ?? timer
+        let timer = Self.earlier(deadlines.next(), lingering.next)
+        return sendMemoryOffer == nil ? timer : Self.earlier(timer, sendMemoryOffer)
+    }
+
+    private static func earlier(_ first: QUICInstant?, _ second: QUICInstant?) -> QUICInstant? {
+        guard let first, let second else { return first ?? second }
+        return min(first, second)
     }
 
     /// Writes the next run of datagrams. nil: nothing to send now; ask again after any other call.

@@ -41,6 +41,10 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
     }
     /// Server: what all connections from its first address have in theirs; nil once it is over.
     @exclusivity(unchecked) var addressSendMemory: AddressSendMemory?
+    /// What each of its streams may have of that in any case.
+    @exclusivity(unchecked) var firstBytes = FirstBytes()
+    /// Where it is among those that wait for room there; nil: it doesn't.
+    @exclusivity(unchecked) var sendWaiterIndex: Int?
     /// A write was short because of all streams together.
     @exclusivity(unchecked) var owesWritableToAll = false
     /// Of the bytes in send buffers, those of streams below the standard urgency.

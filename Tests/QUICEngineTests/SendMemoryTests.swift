@@ -55,12 +55,9 @@ import Testing
         #expect(taken == [400_000, 300_000, 150_000, 75_000, 37_500, 18_750, 16_384])
         #expect(world.server.counters.writesWithheld == 6)
         #expect(pairs.allSatisfy { $0.server.closeReason == nil })
-        // What is more urgent than the others is never kept waiting by what those wrote.
-        let last = pairs[6].server
-        let urgent = try last.open(bidirectional: false)
-        last.setPriority(StreamPriority(urgency: 0), of: urgent)
-        let bulk = try writers.stream(of: last)
-        #expect(last.writableBytes(urgent) == 2_048 && last.writableBytes(bulk) == 0)
+        // Of the last one, too, no more than of the others: its stream has what a stream may have in any case.
+        let bulk = try pairs.map { try $0.server.writableBytes(writers.stream(of: $0.server)) }
+        #expect(bulk == [Int](repeating: 0, count: 7))
 
         let other = try world.connect(from: EngineWorld.otherClientAddress)
         world.simulation.run(for: .seconds(2)) { world.clientSide.confirmed.contains(other.handle) }
@@ -137,6 +134,139 @@ import Testing
         let largest = try EngineWorld { server, _ in server.transport.connectionSendBuffer = .max }
         let (_, server) = try largest.connected()
         #expect(try server.send([1], on: server.open(bidirectional: false)) == 1)
+    }
+
+    @Test(
+        "however much a connection and its neighbours wrote, what is more urgent finds room, and the most urgent its own"
+    )
+    func urgentStreamsHaveRoom() throws {
+        let world = try makeWorld()
+        let writers = Writers()
+        let pairs = try (0..<7).map { _ in try world.connected() }
+        world.network.setBlackhole(EngineWorld.clientAddress, true)
+        for pair in pairs { _ = try writers.begin(on: pair.server) }
+        for server in [pairs[0].server, pairs[6].server] {
+            for urgency: UInt8 in [1, 0] {
+                // The fifth finds what the others of its urgency took.
+                for room in [2_048, 2_048, 2_048, 2_048, 0] {
+                    let stream = try server.open(bidirectional: false)
+                    server.setPriority(StreamPriority(urgency: urgency), of: stream)
+                    #expect(server.writableBytes(stream) == room)
+                    #expect(try server.send(pattern(3_000), on: stream) == room)
+                }
+            }
+            // A stream that is said to be less urgent, or more, leaves no room by that.
+            let first = server.streams.all.first { $0.priority.urgency == 1 && $0.firstBytes > 0 }
+            server.setPriority(.standard, of: try #require(first).id)
+            let urgent = try server.open(bidirectional: false)
+            server.setPriority(StreamPriority(urgency: 1), of: urgent)
+            #expect(server.writableBytes(urgent) == 0)
+        }
+        let server = pairs[0].server
+        let waiting = Set(server.streams.all.filter { $0.owesWritable && $0.isUrgent }.map(\.id))
+        #expect(waiting.count == 9)
+        var woken: Set<QUICStreamID> = []
+        world.serverHost.onEvent = { connection, event in
+            if connection.handle == server.handle, case .streamWritable(let id) = event { woken.insert(id) }
+        }
+        world.network.setBlackhole(EngineWorld.clientAddress, false)
+        world.simulation.run(for: .seconds(10)) { waiting.isSubset(of: woken) }
+        #expect(waiting.isSubset(of: woken))
+    }
+
+    @Test("a stream that its peer doesn't read keeps no other of its connection from sending, and many are bounded")
+    func streamsHaveRoom() throws {
+        let world = try makeWorld()
+        let writers = Writers()
+        let pairs = try (0..<7).map { _ in try world.connected() }
+        world.network.setBlackhole(EngineWorld.clientAddress, true)
+        for pair in pairs { _ = try writers.begin(on: pair.server) }
+        let server = pairs[0].server
+        let streams = try (0..<8).map { _ in try server.open(bidirectional: false) }
+        #expect(try streams.map { try server.send(pattern(3_000), on: $0) } == [Int](repeating: 2_048, count: 7) + [0])
+        // One that ends leaves its room to the one that has none.
+        server.reset(streams[0], code: 1)
+        world.simulation.settle()
+        #expect(world.serverSide.writable == [streams[7]])
+        #expect(try server.send(pattern(3_000), on: streams[7]) == 2_048)
+    }
+
+    @Test("a writer is woken when other connections of its address end, though nothing of its own is acknowledged")
+    func theEndOfOthersWakes() throws {
+        let world = try makeWorld()
+        let writers = Writers()
+        let pairs = try (0..<7).map { _ in try world.connected() }
+        world.network.setBlackhole(EngineWorld.clientAddress, true)
+        for pair in pairs { _ = try writers.begin(on: pair.server) }
+        let server = pairs[0].server
+        let second = try server.open(bidirectional: false)
+        #expect(try server.send(pattern(100_000), on: second) == 2_048)
+        for pair in pairs[1...] { pair.server.close(code: 0, reason: "", now: world.network.now) }
+        world.simulation.run(for: .seconds(20)) { world.serverSide.writable.contains(second) }
+        #expect(world.serverSide.writable.contains(second))
+        #expect(server.sendBufferBytes == Self.size + 2_048 && server.closeReason == nil)
+        #expect(try server.send(pattern(97_952), on: second) >= 8_192)
+    }
+
+    @Test("writers are woken by what the peers of other connections acknowledge, and as many as find room")
+    func acknowledgementsOfOthersWake() throws {
+        let world = try EngineWorld { server, client in
+            server.transport.streamSendBuffer = 2 * Self.size
+            client.transport.streamWindow = 16 << 10
+            client.transport.connectionWindow = 4 << 20
+        }
+        world.server.maxSendMemoryPerAddress = Self.share
+        world.clientSide.reads = false
+        let writers = Writers()
+        let pairs = try (0..<7).map { _ in try world.connected() }
+        let readers = Set(pairs[2...4].map { $0.client.handle })
+        for pair in pairs { _ = try writers.begin(on: pair.server) }
+        world.serverHost.onEvent = { [unowned world] connection, event in
+            world.serverSide.handle(event, on: connection)
+            if case .streamWritable = event { _ = try? writers.write(on: connection) }
+        }
+        world.simulation.run(for: .seconds(5))
+        // All that is allowed is acknowledged, and each connection waits for its peer to read.
+        #expect(!writers.areDone)
+        let before = pairs.map { $0.server.sendBufferBytes }
+        let memory = try #require(world.server.sendMemoryByAddress.values.first)
+        world.clientHost.onEvent = { [unowned world] connection, event in
+            world.clientSide.handle(event, on: connection)
+            guard case .streamReadable(let id) = event, readers.contains(connection.handle) else { return }
+            world.clientSide.drain(id, of: connection)
+        }
+        for pair in pairs where readers.contains(pair.client.handle) {
+            try world.clientSide.drain(writers.stream(of: pair.server), of: pair.client)
+        }
+        world.simulation.run(for: .seconds(20))
+        // Those with the fewest bytes took what others left, though nobody read what they sent, and nobody waits who has room.
+        for index in [5, 6] { #expect(pairs[index].server.sendBufferBytes > before[index] + 8_192) }
+        let first = try #require(memory.waiters.first)
+        #expect(memory.share - memory.total - first.sendBufferBytes < 16_384)
+    }
+
+    @Test(
+        "no more connections are woken at a time than find room, and the next ones later, whether the first wrote or not"
+    )
+    func someAreWokenAtATime() throws {
+        let world = try makeWorld()
+        world.server.maxSendMemoryPerAddress = 200_000
+        let writers = Writers()
+        let pairs = try (0..<6).map { _ in try world.connected() }
+        world.network.setBlackhole(EngineWorld.clientAddress, true)
+        let last = pairs[5].server
+        #expect(try last.send(pattern(100_000), on: last.open(bidirectional: false)) == 100_000)
+        #expect(try pairs[..<5].map { try writers.begin(on: $0.server) } == [50_000, 25_000, 16_384, 16_384, 16_384])
+        var woken: [(connection: ConnectionHandle, at: UInt64)] = []
+        world.serverHost.onEvent = { [unowned world] connection, event in
+            if case .streamWritable = event { woken.append((connection.handle, world.network.now.nanoseconds)) }
+        }
+        last.close(code: 0, reason: "", now: world.network.now)
+        world.simulation.run(for: .seconds(20)) { woken.count == 5 }
+        #expect(woken.count == 5 && woken.last?.connection == pairs[0].server.handle)
+        let first = try #require(woken.first).at
+        #expect(woken.map { $0.at > first } == [false, false, false, false, true])
+        #expect(world.server.sendMemoryOffer == nil)
     }
 
     @Test("writers that had to wait for their address's share are woken by what their own peers acknowledge")
