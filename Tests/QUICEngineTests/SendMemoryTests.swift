@@ -157,7 +157,8 @@ import Testing
             }
             // A stream that is said to be less urgent, or more, leaves no room by that.
             let first = server.streams.all.first { $0.priority.urgency == 1 && $0.firstBytes > 0 }
-            server.setPriority(.standard, of: try #require(first).id)
+            let id = try #require(first).id
+            server.setPriority(.standard, of: id)
             let urgent = try server.open(bidirectional: false)
             server.setPriority(StreamPriority(urgency: 1), of: urgent)
             #expect(server.writableBytes(urgent) == 0)
@@ -241,7 +242,8 @@ import Testing
         world.simulation.run(for: .seconds(20))
         // Those with the fewest bytes took what others left, though nobody read what they sent, and nobody waits who has room.
         for index in [5, 6] { #expect(pairs[index].server.sendBufferBytes > before[index] + 8_192) }
-        let first = try #require(memory.waiters.first)
+        let waiting = memory.waiters.first
+        let first = try #require(waiting)
         #expect(memory.share - memory.total - first.sendBufferBytes < 16_384)
     }
 
