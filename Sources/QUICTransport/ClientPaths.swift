@@ -47,23 +47,25 @@ final class ClientPaths {
     private static let restartLimit = 16
     /// How often a bound socket may turn out to have an identity in use before that is an error.
     private static let bindTries = 8
-    /// A path on which packets of 1,200 bytes are refused for so long ends its connection; one on which none was for a minute is judged
-    /// anew.
-    private static let refusalTime = TimeAmount.seconds(1)
+    /// A path on which packets of 1,200 bytes are refused for so long ends its connection.
+    private let refusalTime: TimeAmount
+    /// One on which none was for so long is judged anew.
     private static let refusalMemory = TimeAmount.minutes(1)
 
     /// - Parameters:
     ///   - attemptDelay: how long an address has to answer before another one of the host is tried, too.
+    ///   - refusalTime: a path on which packets of 1,200 bytes are refused for so long, and none passes, ends the connection.
     ///   - onMemory: sees tickets, tokens, the end of the handshake and that of the connection, for a session cache.
     init(
         connection: QUICLoopConnection, configuration: ClientConfiguration, resolver: NameResolver,
-        attemptDelay: TimeAmount, onMemory: @escaping (QUICConnectionEvent) -> Void
+        attemptDelay: TimeAmount, refusalTime: TimeAmount, onMemory: @escaping (QUICConnectionEvent) -> Void
     ) {
         self.connection = connection
         self.driver = connection.driver
         self.configuration = configuration
         self.resolver = resolver
         self.attemptDelay = attemptDelay
+        self.refusalTime = refusalTime
         self.onMemory = onMemory
     }
 
@@ -271,7 +273,7 @@ final class ClientPaths {
 
     /// On a path that takes no packets of 1,200 bytes only small ones get through: whoever waits for more would wait for ever, as those
     /// keep the connection alive. A refusal that passes, as while an interface is set up, ends nothing, and neither does one on a path
-    /// that is left just now.
+    /// that is left just now, nor two with a packet between them that passed.
     private func noteRefusal(by port: UDPPort) {
         guard isOnlyPath(port) else { return }
         let now = NIODeadline.now()
@@ -280,13 +282,18 @@ final class ClientPaths {
             return
         }
         refusals = (known.since, now)
-        guard now - known.since >= Self.refusalTime else { return }
+        guard now - known.since >= refusalTime else { return }
         // Not inside the writing of packets.
         eventLoop.assumeIsolated().execute {
             guard self.isOnlyPath(port), let engine = self.connection.engine else { return }
             engine.endForPathSize(now: .now())
             self.driver.needsTick()
         }
+    }
+
+    /// A packet of the size that QUIC needs left by one of the connection's sockets, behind one that was refused there.
+    func takesEnough(_ port: UDPPort) {
+        if port === current { refusals = nil }
     }
 
     /// Whether a socket is that of a connection that is up, and that is not about to leave it.

@@ -16,6 +16,7 @@ public final class QUICClient: Sendable {
     private let metrics: (any MetricsFactory)?
     private let resolver: NameResolver
     private let attemptDelay: TimeAmount
+    private let refusalTime: TimeAmount
     private let state = Mutex(State())
 
     private struct State {
@@ -49,15 +50,19 @@ public final class QUICClient: Sendable {
     }
 
     /// A client that finds hosts as it is told to.
-    /// - Parameter attemptDelay: how long an address of a host has to answer before the next one is tried, too; RFC 8305 section 5
-    ///   recommends a quarter of a second.
+    /// - Parameters:
+    ///   - attemptDelay: how long an address of a host has to answer before the next one is tried, too; RFC 8305 section 5
+    ///     recommends a quarter of a second.
+    ///   - refusalTime: how long the network may refuse packets of 1,200 bytes on a connection's path before that ends.
     package init(
         sockets: QUICSocketOptions = .client, sessionCache: (any SessionCache)? = nil,
         ticketRenewal: TimeAmount? = .hours(24), logger: Logger = Logger(label: "longline.quic"),
-        metrics: (any MetricsFactory)? = nil, resolver: NameResolver, attemptDelay: TimeAmount = .milliseconds(250)
+        metrics: (any MetricsFactory)? = nil, resolver: NameResolver, attemptDelay: TimeAmount = .milliseconds(250),
+        refusalTime: TimeAmount = .seconds(10)
     ) {
         self.resolver = resolver
         self.attemptDelay = attemptDelay
+        self.refusalTime = refusalTime
         self.metrics = metrics
         renewals = ticketRenewal.map { TicketRenewals(margin: $0) }
         self.sockets = sockets
@@ -121,7 +126,8 @@ public final class QUICClient: Sendable {
     ) {
         connection.handler = handler
         connection.client = ClientPaths(
-            connection: connection, configuration: configuration, resolver: resolver, attemptDelay: attemptDelay
+            connection: connection, configuration: configuration, resolver: resolver, attemptDelay: attemptDelay,
+            refusalTime: refusalTime
         ) { [weak connection] event in
             switch event {
             case .sessionTicket(let ticket):

@@ -58,6 +58,8 @@ final class UDPPort {
     /// The error that was logged last.
     private var loggedError: CInt = 0
     private var loggedSize = false
+    /// A client's: the last packet of the size that QUIC needs was refused as too large.
+    private var refusesLeast = false
     /// The last run that the channel shall send, written with the flush.
     private var staged: (envelope: AddressedEnvelope<ByteBuffer>, remote: QUICSocketAddress)?
     /// Flushes that the channel has not done yet, because the socket's buffer is full. Until it has, it sends all.
@@ -279,6 +281,7 @@ final class UDPPort {
         }
         switch outcome {
         case .sent:
+            if refusesLeast { tookPacket(of: segmentSize > 0 ? segmentSize : message.readableBytes) }
             return true
         case .failed(EMSGSIZE) where segmentSize == 0:
             tooLarge(message.readableBytes, to: remote)
@@ -343,12 +346,22 @@ final class UDPPort {
     private func tooLarge(_ size: Int, to remote: QUICSocketAddress) {
         guard size <= Self.leastPayload else { return }
         driver?.socketCounters.minimumSizeErrors += 1
-        owner?.client?.takesTooLittle(self, toward: SocketAddress(remote))
+        if let client = owner?.client {
+            refusesLeast = true
+            client.takesTooLittle(self, toward: SocketAddress(remote))
+        }
         guard !loggedSize else { return }
         loggedSize = true
         driver?.logger.info(
             "the network takes no packets of 1,200 bytes here: QUIC can't be used",
             metadata: ["local": "\(boundAddress)", "remote": "\(remote)", "size": "\(size)"])
+    }
+
+    /// A packet left behind one that was refused.
+    private func tookPacket(of size: Int) {
+        guard size >= Self.leastPayload else { return }
+        refusesLeast = false
+        owner?.client?.takesEnough(self)
     }
 
     private func sendFailed(_ remote: QUICSocketAddress, error: CInt) {

@@ -16,12 +16,14 @@ extension SendErrorTests {
     /// Runs with a client that knows the server by these addresses, and tries the next one only where there is no hope.
     private func withClient(
         of addresses: [String], sessionCache: (any SessionCache)? = nil, logger: Logger = RecordedLines().logger,
+        refusalTime: TimeAmount = .seconds(10),
         _ body: (_ client: QUICClient, _ listener: QUICListener, _ loop: any EventLoop) async throws -> Void
     ) async throws {
         let resolver = NameResolver { _ in addresses.compactMap { QUICSocketAddress(numericHost: $0, port: 0) } }
         try await withPair(serve: echo) { _, listener, loop in
             let client = QUICClient(
-                sessionCache: sessionCache, logger: logger, resolver: resolver, attemptDelay: .hours(1))
+                sessionCache: sessionCache, logger: logger, resolver: resolver, attemptDelay: .hours(1),
+                refusalTime: refusalTime)
             let outcome: Result<Void, any Error>
             do { outcome = .success(try await body(client, listener, loop)) } catch { outcome = .failure(error) }
             send_faults_clear()
@@ -126,16 +128,24 @@ extension SendErrorTests {
     }
 
     @Test(
-        "A connection whose path takes no packets of 1,200 bytes any more ends, and says so; one refused packet ends nothing"
+        "A connection whose path takes no packets of 1,200 bytes any more ends, and says so; one refused packet ends nothing, and neither does another behind one that passed"
     )
     func pathBecameTooSmall() async throws {
-        try await withPair(serve: echo) { client, listener, loop in
-            let connection = try await client.connect(to: listener, on: loop)
+        try await withClient(of: ["127.0.0.1"], refusalTime: .zero) { client, listener, loop in
+            // No packet is larger than QUIC needs.
+            let connection = try await client.connect(
+                host: Self.name, port: listener.port, configuration: clientConfiguration { $0.discoverPathMTU = false },
+                on: loop)
             try await connection.roundTrip()
-            send_faults_set(0, UInt16(listener.port), EMSGSIZE, 1)
-            try await connection.roundTrip()
-            #expect(send_faults_clear() == 1)
-            #expect(await client.counters().sockets.minimumSizeErrors == 1)
+            for refusals: UInt64 in 1...2 {
+                send_faults_set(0, UInt16(listener.port), EMSGSIZE, 1)
+                try await connection.roundTrip()
+                #expect(send_faults_clear() == 1)
+                #expect(await client.counters().sockets.minimumSizeErrors == refusals)
+                let stream = try await connection.openStream()
+                try await stream.send(pattern(10_000))
+                #expect(try await stream.collect() == pattern(10_000))
+            }
 
             send_faults_set(0, UInt16(listener.port), EMSGSIZE, .max)
             let stream = try await connection.openStream()
