@@ -22,12 +22,14 @@ public final class QUICClient: Sendable {
     private struct State {
         var loops: [ObjectIdentifier: LoopHandle] = [:]
         var isShutDown = false
-        /// Servers that did not answer the last attempt, which began with a ticket.
-        var silentTickets: Set<SessionCacheKey> = []
+        /// How many attempts in a row servers did not answer that began with a ticket of the cache.
+        var silences: [SessionCacheKey: Int] = [:]
     }
 
     /// Of so many servers it is known; all are forgotten beyond that.
     private static let rememberedSilences = 64
+    /// So many of them let the next attempt do without.
+    private static let silencesBeforeFull = 2
 
     /// A client. It binds no socket yet.
     /// - Parameters:
@@ -98,9 +100,12 @@ public final class QUICClient: Sendable {
             connection.end(.handshakeFailed(Self.wasShutDown))
             return connection
         }
-        if configuration.sessionTicket == nil { configuration.sessionTicket = sessionCache?.session(for: key)?.ticket }
+        var withheld: SessionTicket?
+        if configuration.sessionTicket == nil, let known = sessionCache?.session(for: key)?.ticket {
+            if doesWithoutTicket(key) { withheld = known } else { configuration.sessionTicket = known }
+        }
         if configuration.addressToken == nil { configuration.addressToken = sessionCache?.takeAddressToken(for: key) }
-        start(connection, server, configuration, handler: handler, isRenewal: false)
+        start(connection, server, configuration, withheld: withheld, handler: handler, isRenewal: false)
         return connection
     }
 
@@ -120,9 +125,10 @@ public final class QUICClient: Sendable {
         var key: SessionCacheKey
     }
 
+    /// - Parameter withheld: the ticket that this attempt does without, as those before it were not answered.
     private func start(
         _ connection: QUICLoopConnection, _ server: Server, _ configuration: ClientConfiguration,
-        handler: any QUICConnectionHandler, isRenewal: Bool
+        withheld: SessionTicket? = nil, handler: any QUICConnectionHandler, isRenewal: Bool
     ) {
         connection.handler = handler
         connection.client = ClientPaths(
@@ -136,7 +142,9 @@ public final class QUICClient: Sendable {
                 self.sessionCache?.store(ticket: ticket, for: server.key)
                 if let connection { self.plan(ticket, for: server, beside: connection) }
             case .handshakeCompleted(let info):
-                self.state.withLock { _ = $0.silentTickets.remove(server.key) }
+                self.state.withLock { $0.silences[server.key] = nil }
+                // The server is there, so it was the ticket.
+                if let withheld { self.forget(withheld, for: server.key) }
                 // Not every server sends another ticket to who came with one.
                 if info.resumed, !isRenewal, let ticket = configuration.sessionTicket, let connection {
                     self.plan(ticket, for: server, beside: connection)
@@ -165,13 +173,22 @@ public final class QUICClient: Sendable {
     /// one flight. But a server, or something before it, may drop what begins with a ticket without a word: after two such attempts
     /// in a row one does without.
     private func wentUnanswered(_ ticket: SessionTicket, for key: SessionCacheKey) {
-        let isSecond = state.withLock { state in
-            guard state.silentTickets.remove(key) == nil else { return true }
-            if state.silentTickets.count >= Self.rememberedSilences { state.silentTickets.removeAll() }
-            state.silentTickets.insert(key)
-            return false
+        guard sessionCache?.session(for: key)?.ticket == ticket else { return }
+        state.withLock { state in
+            if state.silences[key] == nil, state.silences.count >= Self.rememberedSilences {
+                state.silences.removeAll()
+            }
+            state.silences[key, default: 0] += 1
         }
-        if isSecond { forget(ticket, for: key) }
+    }
+
+    /// Whether an attempt is to be made without the ticket that is known. The next ones have it again, unless this one is answered.
+    private func doesWithoutTicket(_ key: SessionCacheKey) -> Bool {
+        state.withLock { state in
+            guard state.silences[key, default: 0] >= Self.silencesBeforeFull else { return false }
+            state.silences[key] = nil
+            return true
+        }
     }
 
     /// Sees to it that a ticket is renewed in time, as long as a connection to its server lives.
