@@ -161,9 +161,10 @@ struct FirstBytes {
 }
 
 extension QUICEndpoint {
-    /// What the connections from one address may have written together that isn't acknowledged: an eighth of what all may hold, and at
-    /// least as much as lets one connection, alone, fill its buffer.
+    /// What the connections from one address may have written together that isn't acknowledged: unless it is set, an eighth of what all
+    /// may hold, and at least as much as lets one connection, alone, fill its buffer.
     static func sendMemoryShare(of configuration: EndpointConfiguration) -> Int {
+        if let share = configuration.maxUnacknowledgedBytesPerAddress { return max(share, 0) }
         let ofOne = configuration.server?.transport.sendBuffer(for: StreamPriority(urgency: 0)) ?? 0
         return max(configuration.maxBufferedBytes / 8, leastSendMemoryShare, 2 * min(ofOne, Int.max / 8))
     }

@@ -22,14 +22,21 @@ public struct EndpointConfiguration: Sendable {
     /// Bytes that the connections may hold together: of streams and datagrams received and not yet taken, of streams sent and not
     /// yet acknowledged, of datagrams that wait to be sent, what data out of order takes, and 32 KiB for each half-open handshake;
     /// 1 GiB. Beyond it new connections are refused with CONNECTION_REFUSED, connecting throws
-    /// ``QUICError/Code/connectionLimit``, and what is read from a stream doesn't let its peer send more until less is held. Those that live keep the windows that they were given. Of what takes memory out of order
+    /// ``QUICError/Code/connectionLimit``, and what is read from a stream doesn't let its peer send more until less is held. Those that
+    /// live keep the windows that they were given. Of what takes memory out of order
     /// the connections of one IPv4 address or IPv6 /64 may have an eighth, but always 16 MiB and what ``ServerConfiguration/transport``
     /// lets one connection have; beyond it those of them that have most end with NO_ERROR, until an eighth of that is free. As much they
-    /// may have sent and not acknowledged, datagrams that wait among it, but always what fills two connections' send buffers: the more
-    /// they have, the less of it one of them is left; writers wait, and datagrams are refused. Whatever the others have, a connection
-    /// may have 16 KiB of streams and 4 KiB of datagrams, and each of its streams 2 KiB until those come to 16 KiB, or, of the streams
-    /// of urgency 0 and of the others above ``StreamPriority/standard``, to 8 KiB each.
+    /// may have sent and not acknowledged, datagrams that wait among it, but always what fills two connections' send buffers, or what
+    /// ``maxUnacknowledgedBytesPerAddress`` says: the more they have, the less of it one of them is left; writers wait, and datagrams
+    /// are refused. Whatever the others have, a connection may have 16 KiB of streams and 4 KiB of datagrams, and each of its streams
+    /// 2 KiB until those come to 16 KiB, or, of the streams of urgency 0 and of the others above ``StreamPriority/standard``, to 8 KiB
+    /// each.
     public var maxBufferedBytes = 1 << 30
+    /// Bytes that the connections from one IPv4 address or IPv6 /64 may have written together that are not acknowledged; nil, the
+    /// default: the share of ``maxBufferedBytes`` that is said there. Raise it where many clients come from one address, as behind a
+    /// proxy: those that don't read leave the others little more than 16 KiB a round trip. One connection can have half of it at most.
+    /// Each endpoint, which is each loop of a server, counts its own. Values below zero are zero.
+    public var maxUnacknowledgedBytesPerAddress: Int?
     /// Stateless resets sent a second at most; 100. Beyond it what they answer is dropped in silence.
     public var statelessResetsPerSecond = 100
     /// Version negotiation packets and refusals of new connections sent a second at most; 100. Beyond it what they answer is

@@ -54,7 +54,7 @@ final class EngineWorld: CustomReflectable {
 
     init(
         seed: UInt64 = 1, conditions: NetworkConditions = NetworkConditions(), tickets: Bool = false,
-        maxBufferedBytes: Int? = nil,
+        maxBufferedBytes: Int? = nil, maxUnacknowledgedBytesPerAddress: Int? = nil,
         configure: (inout ServerConfiguration, inout ClientConfiguration) -> Void = { _, _ in }
     ) throws {
         self.seed = seed
@@ -73,6 +73,7 @@ final class EngineWorld: CustomReflectable {
         serverConfiguration = EndpointConfiguration()
         serverConfiguration.server = serving
         if let maxBufferedBytes { serverConfiguration.maxBufferedBytes = maxBufferedBytes }
+        serverConfiguration.maxUnacknowledgedBytesPerAddress = maxUnacknowledgedBytesPerAddress
         serverConfiguration.staticKey = [UInt8](repeating: 7, count: 32)
         server = try QUICEndpoint(configuration: serverConfiguration, random: SeededRandom(seed: seed &+ 1))
         client = try QUICEndpoint(configuration: EndpointConfiguration(), random: SeededRandom(seed: seed &+ 2))

@@ -137,6 +137,19 @@ import Testing
     }
 
     @Test(
+        "the share may be set, up to no limit at all and down to what each has in any case",
+        arguments: [Int.min, 0, 200_000, .max])
+    func shareThatIsSet(share: Int) throws {
+        let world = try EngineWorld(maxUnacknowledgedBytesPerAddress: share) { server, _ in
+            server.transport.streamSendBuffer = 2 * Self.size
+        }
+        #expect(world.server.maxSendMemoryPerAddress == max(share, 0))
+        let (_, server) = try world.connected()
+        let stream = try server.open(bidirectional: false)
+        #expect(server.writableBytes(stream) == min(max(share / 2, 16_384), 2 * Self.size))
+    }
+
+    @Test(
         "however much a connection and its neighbours wrote, what is more urgent finds room, and the most urgent its own"
     )
     func urgentStreamsHaveRoom() throws {
