@@ -284,6 +284,37 @@ import Testing
         #expect(world.server.sendMemoryOffer == nil)
     }
 
+    @Test(
+        "of the connections that wait the one with the fewest bytes is first, whatever happens to them",
+        arguments: 1...20)
+    func fewestBytesFirst(seed: UInt64) throws {
+        var random = SeededRandom(seed: seed)
+        let world = try EngineWorld()
+        let connections = try (0..<12).map { _ in try world.connect() }
+        var waiters = SendWaiters()
+        for _ in 0..<1000 {
+            let connection = connections[Int(random.next() % 12)]
+            switch random.next() % 4 {
+            case 0: waiters.remove(connection)
+            case 1:
+                // More than before is found out later.
+                connection.sendBufferBytes += Int(random.next() % 100)
+            default:
+                connection.sendBufferBytes = Int(random.next() % 1000)
+                waiters.set(connection)
+            }
+            let fewest = connections.filter { $0.sendWaiterIndex != nil }.map(\.sendBufferBytes).min()
+            let first = waiters.first
+            #expect(first?.sendBufferBytes == fewest)
+            #expect(waiters.isEmpty == (fewest == nil))
+        }
+        for connection in connections {
+            waiters.remove(connection)
+            connection.sendBufferBytes = 0
+        }
+        #expect(waiters.isEmpty)
+    }
+
     @Test("writers that had to wait for their address's share are woken by what their own peers acknowledge")
     func writersAreWoken() throws {
         let world = try makeWorld()
