@@ -55,7 +55,7 @@ import Testing
         #expect(taken == [400_000, 300_000, 150_000, 75_000, 37_500, 18_750, 16_384])
         #expect(world.server.counters.writesWithheld == 6)
         #expect(pairs.allSatisfy { $0.server.closeReason == nil })
-        // Of the last one, too, no more than of the others: its stream has what a stream may have in any case.
+        // A stream with more than each may have in any case gets nothing.
         let bulk = try pairs.map { try $0.server.writableBytes(writers.stream(of: $0.server)) }
         #expect(bulk == [Int](repeating: 0, count: 7))
 
