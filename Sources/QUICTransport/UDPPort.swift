@@ -330,7 +330,8 @@ final class UDPPort {
                 driver?.logger.info(
                     "the kernel joins no datagrams here; they leave one by one",
                     metadata: ["local": "\(boundAddress)", "error": "\(error)"])
-            case .sent: break
+            case .sent:
+                if refusesLeast { tookPacket(of: part.readableBytes) }
             case .full:
                 isFull = true
                 isJoiningPaused = true
