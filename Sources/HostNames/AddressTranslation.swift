@@ -58,8 +58,11 @@ package final class AddressTranslation: Sendable {
                 for prefix in found.compactMap({ TranslationPrefix(ofKnown: $0) }) where !prefixes.contains(prefix) {
                     prefixes.append(prefix)
                 }
-                let answer = Known(network: network, prefixes: prefixes, at: .now())
-                self.known.withLock { $0 = answer }
+                // Just after a change of network the resolver may still be another's, which knows of no prefix.
+                if !prefixes.isEmpty {
+                    let answer = Known(network: network, prefixes: prefixes, at: .now())
+                    self.known.withLock { $0 = answer }
+                }
                 return [host] + prefixes.compactMap { $0.translate(host) }
             }
             // Who has no route and no prefix is told the former.

@@ -124,6 +124,30 @@ struct OtherUserTests {
         await harness.client.disconnect()
     }
 
+    @Test("a login that is not for what an older version stored takes none of it")
+    func wrongLoginBehindAnUpdate() async throws {
+        let (storage, ann, bob) = (InMemoryClientStorage(), try UserID("ann"), try UserID("bob"))
+        let (phone, tablet) = (try DeviceID("phone"), try DeviceID("tablet"))
+        // As a version wrote it that took no note of the device.
+        await storage.apply([.user(ann), .resumeTicket(StoredSecret(bytes: [1], expiry: .max))])
+        let wrong = try ClientHarness(storage: storage, seed: 1) { ($0.user, $0.device) = (bob, tablet) }
+        let error = await #expect(throws: ClientError.self) { try await wrong.client.connect() }
+        #expect(error?.code == .otherUser)
+        await wrong.client.disconnect()
+        let left = await storage.load()
+        #expect(left.device == nil && left.resumeTicket != nil)
+
+        let token = AccessSigner.token()
+        let right = try ClientHarness(storage: storage, seed: 2) {
+            ($0.user, $0.device) = (ann, phone)
+            $0.tokenProvider = { token }
+        }
+        try await right.client.connect()
+        try await right.settle()
+        await right.client.disconnect()
+        #expect(await storage.load().device == phone)
+    }
+
     @Test("a fresh token of another user takes no session over that came by the stored user's ticket")
     func refresh() async throws {
         let storage = InMemoryClientStorage()

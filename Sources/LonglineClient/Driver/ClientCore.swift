@@ -416,7 +416,7 @@ final class ClientCore: Sendable {
     }
 
     func disconnect() async {
-        let number = turns.withLock { turns in
+        let (number, isOpen) = turns.withLock { turns in
             turns.disconnect()
             sharing?.wantsConnection(false)
             // Nobody else would tell who reads, and a driver that is made later has them go on.
@@ -424,8 +424,10 @@ final class ClientCore: Sendable {
                 outlets.messages.finish()
                 outlets.requests.finish()
             }
-            return turns.disconnections
+            return (turns.disconnections, turns.isOpen)
         }
+        // A driver that is there bounds the time by itself.
+        if sharing == nil, isOpen { return await endConnection(number) }
         // The connection's end has most of the time. What holds up the opening, a store of the app's that gives no answer, gets no more.
         let patience = TimeAmount(configuration.closeTimeout * 5 / 4)
         guard let sharing else { return await wait(for: Task { await endConnection(number) }, atMost: patience) }

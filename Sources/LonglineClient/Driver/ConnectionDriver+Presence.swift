@@ -175,6 +175,7 @@ extension ConnectionDriver {
         guard let request = presence.requests[answer.request], request.isSent else { return }
         guard let refusal = answer.refusal else {
             presence.accepted.formUnion(request.users)
+            presence.refusals = 0
             return endRequest(answer.request, of: request.waiter)
         }
         if refusal.isTemporary { return askAgain(answer) }

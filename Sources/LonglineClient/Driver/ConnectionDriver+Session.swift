@@ -137,6 +137,7 @@ extension ConnectionDriver {
         if connected.resumed { statistics.resumedSessions += 1 }
         if link.handshake?.earlyDataAccepted == true { statistics.earlyDataAccepted += 1 }
         for answer in connected.channels { learnUser(fromChannel: answer.channel) }
+        keepDevice(of: link.credential)
         noteHeads(connected.channels)
         forgetEndedStays(version: connected.cursorVersion)
         serverClock = (connected.serverTime, clock.now())

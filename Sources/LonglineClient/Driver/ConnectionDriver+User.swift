@@ -7,11 +7,17 @@ import NIOCore
 extension ConnectionDriver {
     func learnUser(fromToken token: String) {
         if user == nil, let subject = TokenSubject.read(from: token) { learn(subject) }
-        // Where there is a ticket, the session is its device's, and the token may be another's.
-        if ownerDevice == nil, usableTicket == nil, let device = TokenSubject.device(from: token) {
-            ownerDevice = device
-            pending.device = device
+    }
+
+    /// The service took a token: whose device it is is kept from now on. Of one that it may refuse, or of the app's word alone, nothing is
+    /// kept: a login that is not for what is stored would make that its own.
+    func keepDevice(of credential: Credential) {
+        guard !isDeviceStored, case .token(let token) = credential, let device = TokenSubject.device(from: token) else {
+            return
         }
+        isDeviceStored = true
+        ownerDevice = device
+        pending.device = device
     }
 
     func learnUser(fromChannel channel: ChannelID) {
@@ -26,7 +32,8 @@ extension ConnectionDriver {
     }
 
     /// Stops where the app or its token names another user or device than the one whose messages are stored: they would leave in the
-    /// other's name, and what the service has entered of them already would be entered once more, as numbers count for each device. The service verifies the token, and one that can't be read is taken for this user's.
+    /// other's name, and what the service has entered of them already would be entered once more, as numbers count for each device. The
+    /// service verifies the token, and one that can't be read is taken for this user's.
     /// - Parameter token: nil: it is the app's word alone that counts.
     /// - Returns: whether it did.
     func stopsForOtherUser(token: String?) -> Bool {

@@ -118,6 +118,8 @@ final class ConnectionDriver {
     var owner: UserID?
     /// The same for the user's device.
     var ownerDevice: DeviceID?
+    /// Whether that is kept, which it is once the service took a token of it.
+    var isDeviceStored: Bool
     /// Who waits for the user to be known.
     var userWaiters: [(ClientError?) -> Void] = []
     /// Tokens that were asked for so that it becomes known.
@@ -247,8 +249,9 @@ final class ConnectionDriver {
         owner = state.user ?? configuration.user
         if state.user == nil { pending.user = configuration.user }
         ownerDevice = state.device ?? configuration.device
-        if state.device == nil { pending.device = configuration.device }
-        resumeTicket = state.resumeTicket
+        isDeviceStored = state.device != nil
+        // Of a ticket that an older version of the library kept it isn't known whether it is the device's that the app names.
+        resumeTicket = isDeviceStored || configuration.device == nil ? state.resumeTicket : nil
         transportTickets = state.transportTickets
         addressTokens = state.addressTokens
         storedCursorVersion = state.cursorVersion
@@ -265,8 +268,6 @@ final class ConnectionDriver {
         session = ClientSession(
             configuration: sessionConfiguration, producer: producer, cursors: state.cursors,
             cursorVersion: state.cursorVersion)
-        // Of a ticket that an older version of the library kept it isn't known whether it is the device's that the app names.
-        if state.device == nil, configuration.device != nil, resumeTicket != nil { keepResumeTicket(nil) }
         applyAccess()
         forgetOldAccessPoints()
         giveUpUnrepresentable()
