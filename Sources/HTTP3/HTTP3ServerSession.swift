@@ -23,7 +23,7 @@ public struct HTTP3ServerOptions: Sendable {
     /// What is accepted.
     public var limits = HTTP3Limits()
     /// Connections at a time, over all ports of an ``HTTP3Service``; nil: as many as the transport takes. More are closed with
-    /// H3_EXCESSIVE_LOAD, and their requests are rejected. From seven eighths on, who comes takes the place of the connection for
+    /// H3_EXCESSIVE_LOAD, and their requests are rejected. From seven eighths on, whose handshake completes takes the place of that for
     /// which nothing has been done for longest: one without a request, or whose client takes no answer, is told (GOAWAY) and closed
     /// with H3_NO_ERROR. One whose request is worked on stays. Of fewer than eight none gives way.
     public var connections: Int?
@@ -90,6 +90,8 @@ public final class HTTP3ServerSession: QUICConnectionHandler {
         } else if isSurplus {
             session?.meter.count(.surplusConnections)
             session?.close(.excessiveLoad, reason: "there are too many connections")
+        } else if let session {
+            service.establish(session)
         }
     }
 

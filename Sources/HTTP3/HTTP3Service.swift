@@ -51,23 +51,30 @@ public final class HTTP3Service: Sendable {
     /// - Returns: whether there were as many as there may be, so that it ends with its handshake.
     func add(_ session: Session) -> Bool {
         let reference = OnLoop(session, eventLoop: session.connection.eventLoop)
-        let idle = IdleMark()
-        let (isSurplus, isDraining, leaves) = state.withLock { state in
-            let count = state.connections.count
-            let isSurplus = count >= options.connections ?? .max
-            let leaves = count >= crowd ?? .max ? state.takeLongestIdle() : nil
-            state.connections[ObjectIdentifier(session)] = Connection(session: reference, idle: idle)
-            return (isSurplus, state.isDraining, leaves)
+        let (isSurplus, isDraining) = state.withLock { state in
+            let isSurplus = state.connections.count >= options.connections ?? .max
+            state.connections[ObjectIdentifier(session)] = Connection(session: reference, idle: IdleMark())
+            return (isSurplus, state.isDraining)
         }
-        // One that ends anyway makes no place for another.
-        if crowd != nil, !isSurplus {
-            idle.set(nextTurn())
+        if isDraining { session.connection.eventLoop.execute { reference.perform { $0.drain() } } }
+        return isSurplus
+    }
+
+    /// The handshake of one that isn't surplus is complete: where few places are left, another gives way to it. Before, anybody may have
+    /// made it up, with any address: that takes nobody's place, nor a look at each.
+    func establish(_ session: Session) {
+        guard let crowd else { return }
+        let (idle, leaves) = state.withLock { state -> (IdleMark?, OnLoop<Session>?) in
+            let idle = state.connections[ObjectIdentifier(session)]?.idle
+            return (idle, state.connections.count > crowd ? state.takeLongestIdle() : nil)
+        }
+        // Only now it can give way itself. A request may have come before (0-RTT).
+        if let idle {
+            idle.set(session.working > 0 ? nil : nextTurn())
             session.onWork = { [self] isWorking in idle.set(isWorking ? nil : nextTurn()) }
         }
         // Not within the events of another connection.
         if let leaves { leaves.eventLoop.execute { leaves.perform { $0.giveWay() } } }
-        if isDraining { session.connection.eventLoop.execute { reference.perform { $0.drain() } } }
-        return isSurplus
     }
 
     private func nextTurn() -> UInt64 { turns.add(1, ordering: .relaxed).newValue }
@@ -124,7 +131,7 @@ public final class HTTP3Service: Sendable {
 
 /// Since when nothing has been done for a connection: set on its loop, and read by who looks for a place.
 final class IdleMark: Sendable {
-    /// A turn of its service; 0: a request is worked on, or it is about to end.
+    /// A turn of its service; 0: a request is worked on, its handshake isn't complete, or it is about to end.
     private let turn = Atomic<UInt64>(0)
 
     var since: UInt64? {

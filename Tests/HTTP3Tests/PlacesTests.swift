@@ -1,5 +1,6 @@
 import HTTPTypes
 import NIOCore
+import QUICEngine
 import Testing
 
 @testable import HTTP3
@@ -49,6 +50,27 @@ struct PlacesTests {
             #expect(HTTP3ErrorCode(reason) == .noError)
             for connection in held { #expect(try await connection.request(.to("/")).status == .ok) }
             response.cancel()
+        }
+    }
+
+    @Test("Who doesn't complete a handshake takes nobody's place")
+    func unfinished() async throws {
+        try await withServer(connections: 8) { _, _, responder in
+            try await responder.respond(HTTPResponse(status: .ok))
+        } _: { world in
+            var held: [HTTP3ClientConnection] = []
+            for _ in 0..<7 { held.append(try await world.connect()) }
+            // A client that doesn't trust the server ends the handshake once it has the server's part.
+            let other = try DevelopmentCertificate.generate(names: ["localhost"], now: wallClock())
+            let wary = ClientConfiguration(
+                serverName: "localhost", applicationProtocols: ["h3"],
+                verification: .certificateAuthority(pem: other.certificatePEM))
+            await #expect(throws: (any Error).self) { _ = try await world.connect(wary) }
+            // A notice to one of them would have come before the answer.
+            for connection in held {
+                #expect(try await connection.request(.to("/")).status == .ok)
+                #expect(await connection.isUsable())
+            }
         }
     }
 }
