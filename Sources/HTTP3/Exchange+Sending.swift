@@ -172,6 +172,7 @@ extension Exchange {
         let before = bytes.readableBytes
         try connection.write(&bytes, to: id, finish: ends)
         given += before - bytes.readableBytes
+        if bytes.readableBytes < before { session.answerAdvanced() }
         guard bytes.readableBytes == 0 else { return false }
         if ends { sending = .ended }
         return true

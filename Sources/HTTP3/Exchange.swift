@@ -146,6 +146,12 @@ final class Exchange {
         return isStreamClosed || ((try? connection.notifyDelivery(of: id)) ?? true)
     }
 
+    /// Server: whether all of the answer has left, and only its acknowledgement is missing: bytes that are lost are sent again.
+    var isUnderWay: Bool {
+        guard case .ended = sending else { return false }
+        return !isStreamClosed && connection.unsentBytes(id) == 0
+    }
+
     /// Server: the handler has returned, or thrown.
     func handled(_ failure: (any Error)?) {
         guard let server = handling else { return }

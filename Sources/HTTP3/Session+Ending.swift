@@ -80,11 +80,20 @@ extension Session {
         if working == 0 { onWork?(false) }
     }
 
-    /// Makes place for another connection, unless a request is worked on: drains, and waits for no answer that was begun by now, which
-    /// the client may never take.
+    /// A stream took bytes of an answer. As long as that goes on, the connection is none for which nothing is done.
+    func answerAdvanced() {
+        guard let onWork, working == 0, state == .open else { return }
+        let now = NIODeadline.now()
+        guard now - advancedAt >= .seconds(1) else { return }
+        advancedAt = now
+        onWork(false)
+    }
+
+    /// Makes place for another connection, unless a request is worked on: drains, and waits for no answer that its client holds up, which
+    /// it may never take.
     func giveWay() {
         guard isServer, state != .closed, working == 0 else { return }
-        for exchange in exchanges.values { exchange.isLeftBehind = true }
+        for exchange in exchanges.values where !exchange.isUnderWay { exchange.isLeftBehind = true }
         drain()
         closeIfDrained()
     }

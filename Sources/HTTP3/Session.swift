@@ -27,7 +27,7 @@ final class Session {
         ((HTTPResponse.Status, (any Error)?) -> (head: HTTPResponse, body: ByteBuffer))?
     /// Called once, when the connection is over.
     @exclusivity(unchecked) var onClosed: ((QUICCloseReason) -> Void)?
-    /// Server: told when a request is worked on, and when none is any more.
+    /// Server: told when a request is worked on, when none is any more, and then at most once a second that an answer goes on.
     @exclusivity(unchecked) var onWork: ((_ isWorking: Bool) -> Void)?
     /// Client: something changed that requests may wait for.
     @exclusivity(unchecked) var onProgress: (() -> Void)?
@@ -77,6 +77,8 @@ final class Session {
     @exclusivity(unchecked) var finalGoaway: Scheduled<Void>?
     /// Server: requests that are worked on.
     @exclusivity(unchecked) var working = 0
+    /// Server: when it was last told that an answer goes on.
+    @exclusivity(unchecked) var advancedAt = NIODeadline.uptimeNanoseconds(0)
     /// Server: since when there is no request, and what looks at that.
     @exclusivity(unchecked) var idleSince = NIODeadline.now()
     @exclusivity(unchecked) var idleTimer: Scheduled<Void>?

@@ -34,6 +34,40 @@ struct PlacesTests {
         }
     }
 
+    @Test("A connection whose client takes an answer stays, however long ago that was begun")
+    func takesAnswer() async throws {
+        let (proceed, wrote, end) = (Happening<Void>(), Happening<Void>(), Happening<Void>())
+        try await withServer(connections: 8) { request, _, responder in
+            guard request.path == "/long" else { return try await responder.respond(HTTPResponse(status: .ok)) }
+            let writer = try await responder.start(HTTPResponse(status: .ok))
+            try await writer.write(pattern(1_000))
+            try await proceed.value()
+            // As if that were more than a second ago.
+            responder.exchange.here?.session.advancedAt = .uptimeNanoseconds(0)
+            try await writer.write(pattern(1_000))
+            wrote.tell()
+            try await end.value()
+            try await writer.finish()
+        } _: { world in
+            let reading = try await world.connect()
+            let response = try await reading.request(.to("/long"))
+            #expect(response.status == .ok)
+            var held: [HTTP3ClientConnection] = []
+            for _ in 0..<6 { held.append(try await world.connect()) }
+            proceed.tell()
+            try await wrote.value()
+            let late = try await world.connect()
+            let reason = try await held[0].closed()
+            #expect(HTTP3ErrorCode(reason) == .noError)
+            #expect(try await late.request(.to("/")).status == .ok)
+            end.tell()
+            var taken = 0
+            while let bytes = try await response.body.read() { taken += bytes.readableBytes }
+            #expect(taken == 2_000)
+            #expect(await reading.isUsable())
+        }
+    }
+
     @Test("A connection whose client takes nothing of an answer gives way, too")
     func takesNothing() async throws {
         try await withServer(connections: 8) { request, _, responder in
