@@ -1,5 +1,6 @@
 import LonglineSession
 import LonglineWire
+import NIOCore
 
 /// In which rooms a session's user may publish, as far as its signals asked for it, and the signals that wait for the answer.
 ///
@@ -9,13 +10,17 @@ import LonglineWire
 ///   unknown ---------------------------------> waiting ---------> known, as of a count of changes
 ///      ^                                          |                              |
 ///      '------- no answer, or no member ----------'                              |
-///      '------------------- the room's RoomRuleLog has a later change -----------'
+///      '--- the room's RoomRuleLog has a later change, or it is ``lifetime`` ago --'
 /// ```
 struct RoomVoices {
     private struct Voice {
         var mayPublish: Bool
         var asOf: UInt64
+        let until: NIODeadline
     }
+
+    /// How long an answer holds. Another server on the same store changes a room without a word to this one.
+    static let lifetime = TimeAmount.seconds(60)
 
     /// Rooms of which it is kept. Beyond it all are forgotten, and asked about once more.
     private static let maximumKnown = 64
@@ -28,15 +33,17 @@ struct RoomVoices {
     /// Whether the user may publish in a room.
     /// - Parameter isCurrent: whether what was known after so many changes still holds.
     /// - Returns: nil when it is not known, or others wait for the answer: behind these it has to stand.
-    func mayPublish(in room: RoomID, isCurrent: (_ asOf: UInt64) -> Bool) -> Bool? {
-        guard waiting[room] == nil, let voice = known[room], isCurrent(voice.asOf) else { return nil }
+    func mayPublish(in room: RoomID, now: NIODeadline, isCurrent: (_ asOf: UInt64) -> Bool) -> Bool? {
+        guard waiting[room] == nil, let voice = known[room], now < voice.until, isCurrent(voice.asOf) else {
+            return nil
+        }
         return voice.mayPublish
     }
 
     /// What the store said, asked after so many changes.
-    mutating func learn(_ mayPublish: Bool, in room: RoomID, asOf count: UInt64) {
+    mutating func learn(_ mayPublish: Bool, in room: RoomID, asOf count: UInt64, now: NIODeadline) {
         if known[room] == nil, known.count >= Self.maximumKnown { known.removeAll(keepingCapacity: true) }
-        known[room] = Voice(mayPublish: mayPublish, asOf: count)
+        known[room] = Voice(mayPublish: mayPublish, asOf: count, until: now + Self.lifetime)
     }
 
     /// Has a signal wait until it is known.

@@ -94,20 +94,22 @@ extension SessionHost {
     private func roomChanged(
         _ work: RoomWork, _ device: DeviceKey, asOf: UInt64, _ result: Result<RoomOutcome, StoreError>
     ) {
+        let key = ChannelKey(tenant: device.tenant, channel: .room(work.room))
         switch result {
         case .failure(let error):
             core.note(error, in: "room")
+            // The store may have it all the same.
+            if work.change.mayChangeWhoPublishes { core.roomRules.changed(key) }
             if error.isPassing { refuse(work, error.refusal) } else { end(Close(error, limits: core.limits)) }
         case .success(.refused(let code)): refuse(work, code)
         case .success(.done(let receipt)):
             // The store has it: the user's devices and the room learn it even if this link is gone.
-            let key = ChannelKey(tenant: device.tenant, channel: .room(work.room))
             if receipt.isNew, work.change.mayChangeWhoPublishes { core.roomRules.changed(key) }
             let answered = tell(receipt, device, work.room)
             if phase != .ended {
                 let answer = RoomAnswer(request: work.request, refusal: nil, position: receipt.position)
                 let settings = work.isJoin ? receipt.settings : nil
-                if let settings { voices.learn(settings.mayPublish, in: work.room, asOf: asOf) }
+                if let settings { voices.learn(settings.mayPublish, in: work.room, asOf: asOf, now: now) }
                 session.roomAnswered(answer, settings: settings, channel: answered, now: now)
             }
             guard receipt.isNew else { return }

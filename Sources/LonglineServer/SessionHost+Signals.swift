@@ -82,7 +82,7 @@ extension SessionHost {
     private func judge(_ signal: SignalInFlight, in room: RoomID) {
         let core = core
         if let mayPublish = voices.mayPublish(
-            in: room, isCurrent: { core.roomRules.isCurrent(signal.channel, asOf: $0) })
+            in: room, now: now, isCurrent: { core.roomRules.isCurrent(signal.channel, asOf: $0) })
         {
             return mayPublish ? decide(signal) : dropped(.forbidden)
         }
@@ -113,7 +113,7 @@ extension SessionHost {
             // Of who is no member nothing is kept: another device of the user may join.
             if let settings = list?.settings {
                 mayPublish = settings.mayPublish
-                voices.learn(mayPublish, in: room, asOf: asOf)
+                voices.learn(mayPublish, in: room, asOf: asOf, now: now)
             }
         }
         for signal in waiting {

@@ -116,6 +116,39 @@ extension TestDevice {
         }
     }
 
+    @Test(arguments: [true, false]) func aChangeWhoseAnswerFailsCountsAllTheSame(isOfTheApp: Bool) async throws {
+        let store = FaultyStore()
+        try await withServer(store: store) { server in
+            let owner = try await server.connected("ann")
+            let member = try await server.connected("bob", loop: 1)
+            _ = try await owner.request(room, number: 1)
+            _ = try await member.request(room, number: 1)
+            try await member.signal(.typing)
+            #expect(try await owner.heard() == .typing)
+            store.set { $0.changeAnswer = StoreError(.storageFull, message: "no room", advice: "make some") }
+            if isOfTheApp {
+                let device = DeviceKey(
+                    tenant: TokenIssuer.tenant, user: identifier { try UserID("ann") }, device: owner.device)
+                await #expect(throws: ServerError.self) {
+                    _ = try await server.runtime.change(room, .act(.setPublishing(.owners)), by: device)
+                }
+            } else {
+                #expect(try await owner.act(.setPublishing(.owners), number: 2) != nil)
+            }
+            try await member.signal(.app(1))
+            try await drops(1, .forbidden, server)
+        }
+    }
+
+    @Test func whatIsKnownOfARoomIsAskedAboutAnewAfterAMinute() {
+        var voices = RoomVoices()
+        let start = NIODeadline.uptimeNanoseconds(1)
+        voices.learn(true, in: room, asOf: 0, now: start)
+        let end = start + RoomVoices.lifetime
+        #expect(voices.mayPublish(in: room, now: end - .nanoseconds(1), isCurrent: { _ in true }) == true)
+        #expect(voices.mayPublish(in: room, now: end, isCurrent: { _ in true }) == nil)
+    }
+
     @Test func aFullListOfChangesHasEveryRoomAskedAboutOnceMore() throws {
         let log = RoomRuleLog()
         func key(_ name: String) throws -> ChannelKey {

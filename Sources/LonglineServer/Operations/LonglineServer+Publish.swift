@@ -199,15 +199,16 @@ extension ServerRuntime {
     func change(
         _ room: RoomID, _ change: RoomChange, by device: DeviceKey
     ) async throws(ServerError) -> RoomOutcome {
+        let key = ChannelKey(tenant: device.tenant, channel: .room(room))
         let outcome: RoomOutcome
         do { outcome = try await core.store.change(room, change, by: device) } catch {
+            // The store may have it all the same.
+            if change.mayChangeWhoPublishes { core.roomRules.changed(key) }
             core.note(error, in: "room")
             throw ServerError(.storeUnavailable, message: "the room could not be changed", cause: error)
         }
         if let receipt = outcome.receipt, receipt.isNew {
-            if change.mayChangeWhoPublishes {
-                core.roomRules.changed(ChannelKey(tenant: device.tenant, channel: .room(room)))
-            }
+            if change.mayChangeWhoPublishes { core.roomRules.changed(key) }
             await tell(receipt, device, room)
         }
         return outcome

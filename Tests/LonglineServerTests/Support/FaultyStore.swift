@@ -28,6 +28,8 @@ final class FaultyStore: MessageStore {
         var whileReading: (@Sendable () async -> Void)?
         /// Runs, once, before a room's or a conversation's change is made.
         var beforeChange: (@Sendable () async -> Void)?
+        /// The next change of a room is made, and its answer is this.
+        var changeAnswer: StoreError?
         /// Runs, once, before a device takes its place among those of its user.
         var beforePlace: (@Sendable () async -> Void)?
         /// Runs, once, when pending erasures were read and before they are answered.
@@ -129,7 +131,13 @@ final class FaultyStore: MessageStore {
     func change(_ room: RoomID, _ change: RoomChange, by device: DeviceKey) async throws(StoreError) -> RoomOutcome {
         if current.isFull { throw full }
         await take(\.beforeChange)?()
-        return try await inner.change(room, change, by: device)
+        let outcome = try await inner.change(room, change, by: device)
+        let error = faults.withLock { faults in
+            defer { faults.changeAnswer = nil }
+            return faults.changeAnswer
+        }
+        if let error { throw error }
+        return outcome
     }
 
     func members(of room: RoomID, in tenant: TenantID, for reader: UserID?, after: UserID?, limit: Int)
