@@ -55,6 +55,16 @@ public protocol ChannelLog: Sendable {
     /// - Throws: ``StoreError/Code/unknownChannel`` for a room that does not exist.
     func page(_ channel: ChannelKey, _ range: LogRange, now: UInt64) async throws(StoreError) -> LogPage
 
+    /// The last edit of a message that is in the log, up to an offset.
+    /// - Parameters:
+    ///   - offset: the message.
+    ///   - channel: whose log.
+    ///   - end: the last offset the reader is entitled to.
+    ///   - now: the wall clock, in milliseconds since 1970: what expired is not there.
+    /// - Returns: of a large edit the first bytes, as in a page; nil where there is none.
+    func lastEdit(of offset: Offset, in channel: ChannelKey, through end: Offset, now: UInt64)
+        async throws(StoreError) -> Entry?
+
     /// The ends of a channel's log. An inbox is made on first sight; a room that does not exist yields nil.
     func head(of channel: ChannelKey) async throws(StoreError) -> ChannelHead?
 

@@ -130,35 +130,16 @@ extension WebhookDispatcher {
         return standing
     }
 
-    /// Pages in which a message's edits are looked for, and the bytes of each.
-    private static let pagesForEdits = 8
-    private static let bytesForEdits = 64 * 1_024
-
     /// The text of the last of the news as its last edit has it, which may have been entered after the news were noted.
     /// - Parameter end: the last entry that the user may read.
-    /// - Returns: nil where that is too large to go along, or so much came behind the message that not all of it is looked at.
+    /// - Returns: nil where that is too large to go along.
     private func lastText(
         of notification: PendingNotification, through end: Offset, now: UInt64
     ) async throws(StoreError) -> ByteBuffer? {
         let channel = ChannelKey(tenant: notification.key.tenant, channel: notification.channel)
-        let message = notification.position
-        var (text, seen) = (notification.payload, message.offset)
-        for _ in 0..<Self.pagesForEdits where seen < end {
-            let range = LogRange(
-                after: seen, upTo: end, direction: .newer, maximumEntries: 1_024, maximumBytes: Self.bytesForEdits)
-            let page = try await store.page(channel, range, now: now)
-            guard page.epoch == message.epoch, let last = page.items.last else { return nil }
-            for case .entry(let entry) in page.items
-            where entry.kind == .edited && entry.target == message.offset && entry.sender == notification.sender {
-                text = entry.following == 0 ? entry.payload : nil
-            }
-            seen =
-                switch last {
-                case .entry(let entry): entry.offset
-                case .skip(let skip): skip.to
-                }
-        }
-        return seen < end ? nil : text
+        let edit = try await store.lastEdit(of: notification.position.offset, in: channel, through: end, now: now)
+        guard let edit, edit.sender == notification.sender else { return notification.payload }
+        return edit.following == 0 ? edit.payload : nil
     }
 }
 

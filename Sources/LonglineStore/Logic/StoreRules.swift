@@ -100,6 +100,19 @@ enum StoreRules {
         Entitlement(channel: room.key.channel, head: room.ends, after: stint.after, upTo: stint.left)
     }
 
+    /// See ``ChannelLog/lastEdit(of:in:through:now:)``.
+    static func lastEdit(
+        of offset: Offset, in key: ChannelKey, through end: Offset, now: UInt64, _ tables: some StoreTables
+    ) throws -> Entry? {
+        guard let channel = try tables.channel(key) else { return nil }
+        for edit in try tables.edits(of: offset, in: channel, limit: .max).reversed() where edit.offset <= end {
+            if let entry = try tables.entry(at: edit.offset, in: channel), entry.absence(at: now) == nil {
+                return entry
+            }
+        }
+        return nil
+    }
+
     /// A page of history; looking at an inbox that is not there makes none.
     static func page(
         _ key: ChannelKey, _ range: LogRange, maximumEntries: Int, now: UInt64, _ tables: some StoreTables

@@ -77,6 +77,15 @@ public actor InMemoryStore: MessageStore, StoreMaintenance {
         }
     }
 
+    public func lastEdit(of offset: Offset, in channel: ChannelKey, through end: Offset, now: UInt64)
+        async throws(StoreError) -> Entry?
+    {
+        try perform { logic in
+            let edit = try StoreRules.lastEdit(of: offset, in: channel, through: end, now: now, logic.tables)
+            return edit?.head(logic.limits.headBytes)
+        }
+    }
+
     public func head(of channel: ChannelKey) async throws(StoreError) -> ChannelHead? {
         try perform { try $0.channel(channel)?.ends }
     }

@@ -248,6 +248,12 @@ public final class SQLiteStore: MessageStore, StoreMaintenance {
         return try await read { try StoreRules.page(channel, range, maximumEntries: entries, now: now, $0) }
     }
 
+    public func lastEdit(of offset: Offset, in channel: ChannelKey, through end: Offset, now: UInt64)
+        async throws(StoreError) -> Entry?
+    {
+        try await read { try StoreRules.lastEdit(of: offset, in: channel, through: end, now: now, $0) }
+    }
+
     public func head(of channel: ChannelKey) async throws(StoreError) -> ChannelHead? {
         if let cached = cache.ends(channel) { return cached }
         if let known = try await read({ try $0.channel(channel)?.ends }) { return known }

@@ -97,6 +97,13 @@ final class FaultyStore: MessageStore {
         return try await inner.page(channel, range, now: now)
     }
 
+    func lastEdit(of offset: Offset, in channel: ChannelKey, through end: Offset, now: UInt64)
+        async throws(StoreError) -> Entry?
+    {
+        if let error = current.reads { throw error }
+        return try await inner.lastEdit(of: offset, in: channel, through: end, now: now)
+    }
+
     func head(of channel: ChannelKey) async throws(StoreError) -> ChannelHead? { try await inner.head(of: channel) }
 
     func entitlements(of user: UserID, in tenant: TenantID) async throws(StoreError) -> [Entitlement] {

@@ -95,15 +95,16 @@ extension WebhookTests {
         #expect(news.payload == nil && news.count == 1)
     }
 
-    @Test func whereTooMuchCameBehindAMessageThePushIsWithoutAText() async throws {
+    @Test func anEditIsFoundHoweverMuchCameBehindTheMessage() async throws {
         var author = Author()
         let message = try await author.publish("a typo", in: nil)
-        // Each of these is the only entry of its page.
         let long = String(repeating: "x", count: FrameLimits.maximumPayload + 1)
-        for _ in 0..<8 { _ = try await author.publish(long, in: nil) }
-        _ = try await author.publish("not looked for", in: nil, as: .edit(message.own))
+        for _ in 0..<9 { _ = try await author.publish(long, in: nil) }
+        let unedited = try await told("a typo", at: message.copy, in: nil, author.store)
+        #expect(text(unedited) == "a typo")
+        _ = try await author.publish("better", in: nil, as: .edit(message.own))
         let news = try await told("a typo", at: message.copy, in: nil, author.store)
-        #expect(news.payload == nil)
+        #expect(text(news) == "better")
     }
 
     @Test func whoJoinedBehindSomeOfTheMessagesIsToldOfTheOthersOnly() async throws {
