@@ -65,6 +65,17 @@ public protocol ChannelLog: Sendable {
     func lastEdit(of offset: Offset, in channel: ChannelKey, through end: Offset, now: UInt64)
         async throws(StoreError) -> Entry?
 
+    /// Counts the messages of a range that are there and not of a user.
+    /// - Parameters:
+    ///   - channel: whose log.
+    ///   - after: the offset to count behind.
+    ///   - upTo: the last offset to count.
+    ///   - user: whose messages don't count.
+    ///   - limit: the most that is counted.
+    /// - Returns: how many; `limit` also where the range has 1,024 entries or more.
+    func countMessages(in channel: ChannelKey, after: Offset, upTo: Offset, notBy user: UserID, limit: Int)
+        async throws(StoreError) -> Int
+
     /// The ends of a channel's log. An inbox is made on first sight; a room that does not exist yields nil.
     func head(of channel: ChannelKey) async throws(StoreError) -> ChannelHead?
 

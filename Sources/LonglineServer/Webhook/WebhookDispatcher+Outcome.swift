@@ -123,7 +123,13 @@ extension WebhookDispatcher {
                 standing.absence = .notEntitled
                 return standing
             }
-            standing.most = place.offset - stay.after - 1
+            if notification.count > 1 {
+                // Offsets have gaps: other channels' entries. The last message counts, even where it was retracted.
+                let before = try await store.countMessages(
+                    in: ChannelKey(tenant: notification.key.tenant, channel: notification.channel), after: stay.after,
+                    upTo: place.offset - 1, notBy: notification.key.user, limit: Int(clamping: notification.count - 1))
+                standing.most = UInt64(before) + 1
+            }
             standing.end = min(page.head, stay.upTo ?? .max)
         }
         if case .skip(let skip)? = page.items.first, skip.reason == .retracted { standing.absence = .retracted }

@@ -113,6 +113,17 @@ enum StoreRules {
         return nil
     }
 
+    /// See ``ChannelLog/countMessages(in:after:upTo:notBy:limit:)``.
+    static func countMessages(
+        in key: ChannelKey, after: Offset, upTo: Offset, notBy user: UserID, limit: Int, _ tables: some StoreTables
+    ) throws -> Int {
+        guard let channel = try tables.channel(key) else { return 0 }
+        let looking = 1_024
+        let counted = try tables.countUnread(
+            in: channel, above: after, through: upTo, by: .allBut(user), limit: limit, looking: looking, now: 0)
+        return counted.looked < looking ? counted.count : limit
+    }
+
     /// A page of history; looking at an inbox that is not there makes none.
     static func page(
         _ key: ChannelKey, _ range: LogRange, maximumEntries: Int, now: UInt64, _ tables: some StoreTables

@@ -86,6 +86,15 @@ public actor InMemoryStore: MessageStore, StoreMaintenance {
         }
     }
 
+    public func countMessages(
+        in channel: ChannelKey, after: Offset, upTo: Offset, notBy user: UserID, limit: Int
+    ) async throws(StoreError) -> Int {
+        try perform { logic in
+            try StoreRules.countMessages(
+                in: channel, after: after, upTo: upTo, notBy: user, limit: limit, logic.tables)
+        }
+    }
+
     public func head(of channel: ChannelKey) async throws(StoreError) -> ChannelHead? {
         try perform { try $0.channel(channel)?.ends }
     }

@@ -254,6 +254,14 @@ public final class SQLiteStore: MessageStore, StoreMaintenance {
         try await read { try StoreRules.lastEdit(of: offset, in: channel, through: end, now: now, $0) }
     }
 
+    public func countMessages(
+        in channel: ChannelKey, after: Offset, upTo: Offset, notBy user: UserID, limit: Int
+    ) async throws(StoreError) -> Int {
+        try await read {
+            try StoreRules.countMessages(in: channel, after: after, upTo: upTo, notBy: user, limit: limit, $0)
+        }
+    }
+
     public func head(of channel: ChannelKey) async throws(StoreError) -> ChannelHead? {
         if let cached = cache.ends(channel) { return cached }
         if let known = try await read({ try $0.channel(channel)?.ends }) { return known }

@@ -104,6 +104,13 @@ final class FaultyStore: MessageStore {
         return try await inner.lastEdit(of: offset, in: channel, through: end, now: now)
     }
 
+    func countMessages(
+        in channel: ChannelKey, after: Offset, upTo: Offset, notBy user: UserID, limit: Int
+    ) async throws(StoreError) -> Int {
+        if let error = current.reads { throw error }
+        return try await inner.countMessages(in: channel, after: after, upTo: upTo, notBy: user, limit: limit)
+    }
+
     func head(of channel: ChannelKey) async throws(StoreError) -> ChannelHead? { try await inner.head(of: channel) }
 
     func entitlements(of user: UserID, in tenant: TenantID) async throws(StoreError) -> [Entitlement] {

@@ -112,6 +112,11 @@ extension WebhookTests {
         _ = try await author.store.change(hall, .join(create: true), by: author.device(ann))
         for index in 0..<3 { _ = try await author.publish("before \(index)", in: hall) }
         _ = try await author.store.change(hall, .join(create: false), by: author.device(bob))
+        // The offsets of other rooms' entries lie in between.
+        for index in 0..<5 {
+            let other = identifier { try RoomID("other-\(index)") }
+            _ = try await author.store.change(other, .join(create: true), by: author.device(ann))
+        }
         _ = try await author.publish("one", in: hall)
         let last = try await author.publish("two", in: hall)
         let news = try await told("two", at: last.copy, in: hall, count: 5, author.store)
