@@ -77,9 +77,11 @@ import Testing
             #expect(text.samples["longline_store_size_bytes"] ?? 0 > 4_096)
             #expect(text.samples["longline_store_free_bytes"] ?? 0 > 0)
             #expect(text.samples["longline_certificate_expiry_timestamp_seconds"] ?? 0 > Date().timeIntervalSince1970)
-            let open = try #require(text.samples["longline_open_files"])
-            #expect(open > 3)
-            if let limit = text.samples["longline_open_files_limit"] { #expect(open <= limit) }
+            // Not every system says it.
+            if let open = text.samples["longline_open_files"] {
+                #expect(open > 3)
+                if let limit = text.samples["longline_open_files_limit"] { #expect(open <= limit) }
+            }
             for name in text.kinds.keys { #expect(text.help[name] != nil, "\(name) has no HELP") }
             let path = "/v1/nodes/\(service.control.nodeID)/drain"
             #expect(try await service.ask(.post, path, key: try await service.operatorKey()).status == 202)
