@@ -72,6 +72,8 @@ struct RequestQueueTests {
         let last = board.open(Position(epoch: 1, offset: 1))
         board.answered(Position(epoch: 1, offset: 1))
         #expect(await last.wait())
+        let late = board.open(Position(epoch: 1, offset: 2))
+        #expect(await !late.wait())
     }
 
     @Test("what is taken out of a queue weighs nothing any more")

@@ -23,32 +23,44 @@ final class RequestBoard: Sendable {
         weak var answer: RequestAnswer?
     }
 
-    /// Requests that the app let go of are looked for from here on.
-    private static let crowd = 128
-    private let held = Mutex<[Position: Held]>([:])
+    private struct State {
+        var held: [Position: Held] = [:]
+        /// Requests that the app let go of are looked for from here on.
+        var crowd = RequestBoard.leastCrowd
+        var isFinished = false
+    }
+
+    private static let leastCrowd = 128
+    private let state = Mutex(State())
 
     /// A request came.
     func open(_ request: Position) -> RequestAnswer {
-        held.withLock { held in
-            if let known = held[request]?.answer { return known }
-            if held.count >= Self.crowd { held = held.filter { $0.value.answer != nil } }
+        state.withLock { state in
+            if let known = state.held[request]?.answer { return known }
+            if state.held.count >= state.crowd {
+                state.held = state.held.filter { $0.value.answer != nil }
+                // As many again may come before each is looked at once more.
+                state.crowd = max(Self.leastCrowd, state.held.count * 2)
+            }
             let answer = RequestAnswer()
-            held[request] = Held(answer: answer)
+            if state.isFinished { answer.finish() }
+            state.held[request] = Held(answer: answer)
             return answer
         }
     }
 
     /// A reply of this user's came.
     func answered(_ request: Position) {
-        let answer = held.withLock { $0.removeValue(forKey: request)?.answer }
+        let answer = state.withLock { $0.held.removeValue(forKey: request)?.answer }
         answer?.came()
     }
 
-    /// Nothing more is told.
+    /// Nobody waits for what is told from now on.
     func finish() {
-        let all = held.withLock { held in
-            defer { held = [:] }
-            return held.values.compactMap { $0.answer }
+        let all = state.withLock { state in
+            state.isFinished = true
+            defer { state.held = [:] }
+            return state.held.values.compactMap { $0.answer }
         }
         for answer in all { answer.finish() }
     }
