@@ -154,6 +154,7 @@ import Testing
             (#"longline_delivery_latency_seconds_bucket{le="0.005"}"#, 1),
             ("longline_delivery_latency_seconds_sum", 0.003), ("longline_retention_sweeps_total", 13),
             ("longline_trimmed_bytes_total", 14), (#"longline_signals_dropped_total{reason="rate"}"#, 15),
+            (#"longline_signals_dropped_total{reason="link"}"#, 0),
         ] { #expect(text.samples[name] == value, "\(name)") }
         for name in text.kinds.keys { #expect(text.help[name] != nil, "\(name) has no HELP") }
         #expect(text.samples["longline_build_info{version=\"\(LonglineVersion.current)\"}"] == 1)

@@ -140,6 +140,28 @@ extension TestDevice {
         }
     }
 
+    @Test func aSignalThatWaitsWhenItsSessionEndsIsCountedAsDropped() async throws {
+        let store = FaultyStore()
+        let (asked, asks) = AsyncStream.makeStream(of: Void.self)
+        let (answered, answers) = AsyncStream.makeStream(of: Void.self)
+        try await withServer(store: store) { server in
+            let phone = try await server.connected("bob")
+            _ = try await phone.request(room, number: 1)
+            let tablet = try await server.connected("bob", "tablet", loop: 1)
+            store.set { faults in
+                faults.beforeMembers = {
+                    asks.yield()
+                    for await _ in answered { break }
+                }
+            }
+            try await tablet.signal(.app(0))
+            for await _ in asked { break }
+            try await tablet.drop()
+            try await drops(1, .expired, server)
+            answers.yield()
+        }
+    }
+
     @Test func whatIsKnownOfARoomIsAskedAboutAnewAfterAMinute() {
         var voices = RoomVoices()
         let start = NIODeadline.uptimeNanoseconds(1)

@@ -1,6 +1,7 @@
 import CoreMetrics
 import LonglineLinks
 import LonglineServer
+import LonglineSession
 import LonglineStore
 import LonglineWire
 import Metrics
@@ -87,8 +88,9 @@ struct StatisticsMetrics {
             count("longline_refusals", ("code", "\(code.rawValue)"), refusals)
         }
         count("longline_refusals", ("code", "other"), now.otherRefusals)
-        for (reason, signals) in now.signalsDropped {
-            count("longline_signals_dropped", ("reason", "\(reason)"), signals)
+        // With those that are 0: of a series that is new, `rate()` doesn't see what it begins with.
+        for reason in SignalDrop.allCases {
+            count("longline_signals_dropped", ("reason", "\(reason)"), now.signalsDropped[reason] ?? 0)
         }
         gauge("longline_build_info", [("version", LonglineVersion.current)], 1)
         gauge("longline_start_timestamp_seconds", [], startedAt)

@@ -18,6 +18,8 @@ final class FaultyStore: MessageStore {
         var touch: StoreError?
         /// The next read of a room's members throws this.
         var members: StoreError?
+        /// Runs, once, before a room's members are read.
+        var beforeMembers: (@Sendable () async -> Void)?
         /// Reads of entitlements throw this.
         var entitlements: StoreError?
         /// Runs, once, when entitlements were read and before they are answered.
@@ -162,6 +164,7 @@ final class FaultyStore: MessageStore {
             return faults.members
         }
         if let error { throw error }
+        await take(\.beforeMembers)?()
         return try await inner.members(of: room, in: tenant, for: reader, after: after, limit: limit)
     }
 
