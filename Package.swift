@@ -175,8 +175,8 @@ let package = Package(
         .target(
             name: "LonglineClient",
             dependencies: [
-                "HTTP3", "LonglineHTTP", "LonglineKeys", "LonglineLinks", "LonglineSession", "LonglineWire",
-                "QUICEngine", "QUICTransport", deque, httpTypes, logging, nioCore, nioHTTP1, nioPosix,
+                "HTTP3", "HostNames", "LonglineHTTP", "LonglineKeys", "LonglineLinks", "LonglineSession",
+                "LonglineWire", "QUICEngine", "QUICTransport", deque, httpTypes, logging, nioCore, nioHTTP1, nioPosix,
                 .product(name: "GRDB", package: "GRDB.swift"),
             ],
             swiftSettings: settings),
