@@ -46,8 +46,8 @@ public protocol SessionCache: Sendable {
     func store(ticket: SessionTicket, for key: SessionCacheKey)
     /// Keeps the latest token.
     func store(addressToken: [UInt8], for key: SessionCacheKey)
-    /// Forgets a server. The client does this when TLS failed with the ticket, or two attempts with it in a row had no answer, and
-    /// stores the token again.
+    /// Forgets a server. The client does this when TLS failed with the ticket, or two attempts with it in a row had no answer and the
+    /// next one, without it, had; and stores the token again.
     func remove(_ key: SessionCacheKey)
 }
 
