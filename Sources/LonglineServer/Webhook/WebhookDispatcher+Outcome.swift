@@ -107,10 +107,10 @@ extension WebhookDispatcher {
         let range = LogRange(
             after: place.offset - 1, upTo: place.offset, direction: .newer, maximumEntries: 1, maximumBytes: 1,
             reader: isRoom ? notification.key.user : nil)
+        let channel = ChannelKey(tenant: notification.key.tenant, channel: notification.channel)
         let page: LogPage
         do {
-            page = try await store.page(
-                ChannelKey(tenant: notification.key.tenant, channel: notification.channel), range, now: now)
+            page = try await store.page(channel, range, now: now)
         } catch  where error.code == .unknownChannel {
             standing.absence = .retracted
             return standing
@@ -126,8 +126,8 @@ extension WebhookDispatcher {
             if notification.count > 1 {
                 // Offsets have gaps: other channels' entries. The last message counts, even where it was retracted.
                 let before = try await store.countMessages(
-                    in: ChannelKey(tenant: notification.key.tenant, channel: notification.channel), after: stay.after,
-                    upTo: place.offset - 1, notBy: notification.key.user, limit: Int(clamping: notification.count - 1))
+                    in: channel, after: stay.after, upTo: place.offset - 1, notBy: notification.key.user,
+                    limit: Int(clamping: notification.count - 1))
                 standing.most = UInt64(before) + 1
             }
             standing.end = min(page.head, stay.upTo ?? .max)
