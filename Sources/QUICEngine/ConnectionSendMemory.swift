@@ -57,6 +57,9 @@ extension QUICEngineConnection {
         sharedRoom(of: memory) >= Self.leastSendMemory / 2
     }
 
+    /// Whether half is free of what it may have however much the others of its address have.
+    private var hasOwnRoom: Bool { sendBufferBytes <= Self.leastSendMemory / 2 }
+
     private func firstRoom(of stream: EngineStream) -> Int {
         min(FirstBytes.ofStream - stream.sendBuffer.count, firstBytes.room(for: stream.countedKind))
     }
@@ -90,8 +93,14 @@ extension QUICEngineConnection {
     func offerAddressRoom() {
         guard let memory = addressSendMemory, !memory.waiters.isEmpty else { return }
         if sendWaiterIndex != nil {
-            memory.waiters.set(self)
-            if firstBytes.becameFree() { reportWritableForAddress() }
+            if hasOwnRoom {
+                // That is nobody else's: it waits for no turn.
+                memory.waiters.remove(self)
+                reportWritableForAddress()
+            } else {
+                memory.waiters.set(self)
+                if firstBytes.becameFree() { reportWritableForAddress() }
+            }
         }
         endpoint.offer(memory, now: now)
     }

@@ -284,6 +284,35 @@ import Testing
         #expect(world.server.sendMemoryOffer == nil)
     }
 
+    @Test("a connection that has room of its own is woken at once, however many others are to be told of theirs")
+    func ownRoomIsTold() throws {
+        let world = try EngineWorld(maxUnacknowledgedBytesPerAddress: 0)
+        let (_, server) = try world.connected()
+        let memory = try #require(world.server.sendMemoryByAddress.values.first)
+        let first = try server.open(bidirectional: false)
+        #expect(try server.send(pattern(16_384), on: first, finish: true) == 16_384)
+        // What is acknowledged is the other's for long: nothing of this one leaves before.
+        let bytes = pattern(20_000)
+        let second = try server.open(bidirectional: false)
+        server.setPriority(StreamPriority(urgency: 7), of: second)
+        var sent = try server.send(bytes, on: second, finish: true)
+        #expect(sent == 2_048)
+        world.serverHost.onEvent = { connection, event in
+            guard case .streamWritable(second) = event else { return }
+            sent += (try? connection.send(Array(bytes[sent...]), on: second, finish: true)) ?? 0
+        }
+        var waited = 0
+        world.simulation.run(for: .seconds(20)) {
+            let owes = server.streams.all.contains { $0.owesWritable }
+            if owes, server.sendBufferBytes <= 8_192 { waited += 1 }
+            // As if datagrams of others left all the time.
+            if !memory.waiters.isEmpty { world.server.offerLater(memory, now: world.network.now) }
+            return world.clientSide.finished.contains(second)
+        }
+        #expect(waited == 0 && sent == bytes.count)
+        #expect(world.clientSide.received[second] == bytes)
+    }
+
     @Test(
         "of the connections that wait the one with the fewest bytes is first, whatever happens to them",
         arguments: 1...20)
