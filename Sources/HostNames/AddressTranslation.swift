@@ -31,7 +31,9 @@ package final class AddressTranslation: Sendable {
     ///   - lookUp: gives a name's addresses. Blocks.
     package init(
         memory: TimeAmount = .hours(1),
-        source: @escaping @Sendable (_ remote: SocketAddress) -> SocketAddress? = { SystemRoutes.source(toward: $0) },
+        source: @escaping @Sendable (_ remote: SocketAddress) -> SocketAddress? = {
+            try? SystemRoutes.source(toward: $0)
+        },
         lookUp: @escaping NameLookups<SocketAddress>.LookUp = { try SystemResolver.addresses(of: $0, over: .udp) }
     ) {
         self.memory = memory

@@ -1,4 +1,4 @@
-internal import Glibc
+internal import HostNames
 public import NIOCore
 internal import NIOPosix
 internal import QUICEngine
@@ -39,36 +39,17 @@ public enum LocalAddresses {
     /// connecting a socket that never sends.
     /// - Throws: ``QUICTransportError`` with ``QUICTransportError/Code/unreachable``.
     public static func toward(_ remote: SocketAddress) throws -> SocketAddress {
-        guard let target = QUICSocketAddress(remote) else {
+        guard QUICSocketAddress(remote) != nil else {
             throw QUICTransportError(
                 .unreachable, "the remote address is neither IPv4 nor IPv6", advice: "Use an IP address.")
         }
-        let descriptor = probe(isIPv6: target.isIPv6)
-        guard descriptor >= 0 else { throw unreachable(remote, errno) }
-        defer { close(descriptor) }
-        guard target.withSockaddr({ connect(descriptor, $0, $1) }) == 0 else { throw unreachable(remote, errno) }
-        var storage = sockaddr_storage()
-        var length = socklen_t(MemoryLayout<sockaddr_storage>.size)
-        let found: QUICSocketAddress? = withUnsafeMutablePointer(to: &storage) { pointer in
-            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { address in
-                guard getsockname(descriptor, address, &length) == 0 else { return nil }
-                return QUICSocketAddress(sockaddr: address, length: Int(length))
-            }
+        do {
+            return try SystemRoutes.source(toward: remote)
+        } catch {
+            throw QUICTransportError(
+                .unreachable, "there is no route to \(remote)", cause: SystemError.words(error),
+                advice: "Check the network and try again.")
         }
-        guard let found else { throw unreachable(remote, errno) }
-        return SocketAddress(found.with(port: 0))
-    }
-
-    /// A socket to ask the routing table with; negative: there is none, and `errno` says why. A program that another thread starts
-    /// meanwhile doesn't get it.
-    static func probe(isIPv6: Bool) -> CInt {
-        socket(isIPv6 ? AF_INET6 : AF_INET, CInt(SOCK_DGRAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
-    }
-
-    private static func unreachable(_ remote: SocketAddress, _ code: CInt) -> QUICTransportError {
-        QUICTransportError(
-            .unreachable, "there is no route to \(remote)", cause: String(cString: strerror(code)),
-            advice: "Check the network and try again.")
     }
 }
 

@@ -1,4 +1,5 @@
 import Glibc
+import HostNames
 import NIOCore
 import NIOPosix
 import QUICEngine
@@ -34,12 +35,16 @@ struct PartsTests {
         #expect(expanded.allSatisfy { !$0.isWildcard })
         let concrete = try SocketAddress(ipAddress: "127.0.0.2", port: 99)
         #expect(try LocalAddresses.expand(concrete) == [concrete])
-        #expect(try LocalAddresses.toward(concrete).ipAddress?.hasPrefix("127.") == true)
+        let local = try LocalAddresses.toward(concrete)
+        #expect(local.ipAddress?.hasPrefix("127.") == true && local.port == 0)
+        let path = try SocketAddress(unixDomainSocketPath: "/nowhere")
+        let error = #expect(throws: QUICTransportError.self) { try LocalAddresses.toward(path) }
+        #expect(error?.code == .unreachable)
     }
 
     @Test("A program that is started meanwhile does not get the socket that asks for a route")
     func probeIsClosedOnExec() throws {
-        let descriptor = LocalAddresses.probe(isIPv6: false)
+        let descriptor = SystemRoutes.probe(isIPv6: false)
         try #require(descriptor >= 0)
         defer { close(descriptor) }
         #expect(fcntl(descriptor, F_GETFD) & FD_CLOEXEC != 0)

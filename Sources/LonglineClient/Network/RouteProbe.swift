@@ -9,6 +9,6 @@ enum RouteProbe {
         guard let target = AccessPoint(remote),
             let address = try? SocketAddress(ipAddress: target.host, port: target.port)
         else { return nil }
-        return SystemRoutes.source(toward: address)
+        return try? SystemRoutes.source(toward: address)
     }
 }
