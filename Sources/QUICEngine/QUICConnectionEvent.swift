@@ -74,8 +74,8 @@ public enum QUICCloseReason: Sendable, Hashable {
     case localTransport(code: UInt64, reason: String)
     /// The peer has lost the connection's state, for instance by a restart, and said so (RFC 9000 section 10.3).
     case statelessReset
-    /// Client: the path takes no packets of 1,200 bytes any more, without which there is no QUIC (RFC 9000 section 14). The peer was
-    /// told, with NO_ERROR.
+    /// The path takes no packets of 1,200 bytes any more, without which there is no QUIC (RFC 9000 section 14). The peer was told, with
+    /// NO_ERROR.
     case pathTooSmall
     /// Client: the server speaks none of the versions this attempt could use, but these. Another attempt with one of
     /// them, if there is one in common, is the caller's business: see ``ClientConfiguration/retry(offered:)``.

@@ -61,6 +61,8 @@ final class LoopDriver {
     var routes: LoopRoutes?
     private(set) lazy var handover = makeHandover()
     private(set) lazy var executor = QUICLoopExecutor(driver: self)
+    /// A server's. A client's connections look after themselves.
+    private(set) lazy var sizeWatch: SizeWatch? = accept == nil ? nil : SizeWatch(self)
     /// What tasks on this loop do next: continuations of those that waited for an event of this tick.
     private var jobs: [UnownedJob] = []
     private var lastRemote: (nio: SocketAddress, engine: QUICSocketAddress)?
@@ -156,6 +158,7 @@ final class LoopDriver {
         timerDeadline = .distantFuture
         report?.cancel()
         report = nil
+        sizeWatch?.end()
         metrics.report(counters)
         for port in ports.values { port.close() }
         ports.removeAll()

@@ -58,8 +58,8 @@ final class UDPPort {
     /// The error that was logged last.
     private var loggedError: CInt = 0
     private var loggedSize = false
-    /// A client's: the last packet of the size that QUIC needs was refused as too large.
-    private var refusesLeast = false
+    /// The last packet of the size that QUIC needs was refused as too large, or on a server one of them, wherever it was to go.
+    private(set) var refusesLeast = false
     /// The last run that the channel shall send, written with the flush.
     private var staged: (envelope: AddressedEnvelope<ByteBuffer>, remote: QUICSocketAddress)?
     /// Flushes that the channel has not done yet, because the socket's buffer is full. Until it has, it sends all.
@@ -281,7 +281,7 @@ final class UDPPort {
         }
         switch outcome {
         case .sent:
-            if refusesLeast { tookPacket(of: segmentSize > 0 ? segmentSize : message.readableBytes) }
+            if refusesLeast { tookPacket(of: segmentSize > 0 ? segmentSize : message.readableBytes, to: remote) }
             return true
         case .failed(EMSGSIZE) where segmentSize == 0:
             tooLarge(message.readableBytes, to: remote)
@@ -325,13 +325,13 @@ final class UDPPort {
                 isTooLarge = true
                 tooLarge(part.readableBytes, to: remote)
                 run.moveReaderIndex(to: run.writerIndex - run.readableBytes % segmentSize)
-            case .sent where usesSegmentation && !isTooLarge:
+            case .sent:
+                if refusesLeast { tookPacket(of: part.readableBytes, to: remote) }
+                guard usesSegmentation, !isTooLarge else { continue }
                 usesSegmentation = false
                 driver?.logger.info(
                     "the kernel joins no datagrams here; they leave one by one",
                     metadata: ["local": "\(boundAddress)", "error": "\(error)"])
-            case .sent:
-                if refusesLeast { tookPacket(of: part.readableBytes) }
             case .full:
                 isFull = true
                 isJoiningPaused = true
@@ -347,10 +347,9 @@ final class UDPPort {
     private func tooLarge(_ size: Int, to remote: QUICSocketAddress) {
         guard size <= Self.leastPayload else { return }
         driver?.socketCounters.minimumSizeErrors += 1
-        if let client = owner?.client {
-            refusesLeast = true
-            client.takesTooLittle(self, toward: SocketAddress(remote))
-        }
+        refusesLeast = true
+        owner?.client?.takesTooLittle(self, toward: SocketAddress(remote))
+        driver?.sizeWatch?.refused(on: QUICPath(local: identity, remote: remote))
         guard !loggedSize else { return }
         loggedSize = true
         driver?.logger.info(
@@ -359,9 +358,10 @@ final class UDPPort {
     }
 
     /// A packet left behind one that was refused.
-    private func tookPacket(of size: Int) {
+    private func tookPacket(of size: Int, to remote: QUICSocketAddress) {
         guard size >= Self.leastPayload else { return }
-        refusesLeast = false
+        driver?.sizeWatch?.passed(on: QUICPath(local: identity, remote: remote))
+        refusesLeast = !(driver?.sizeWatch?.isEmpty ?? true)
         owner?.client?.takesEnough(self)
     }
 
@@ -409,13 +409,15 @@ final class UDPPort {
         let promise = eventLoop.makePromise(of: Void.self)
         let (remote, segmentSize) = (message.remote, message.envelope.metadata?.segmentSize)
         let size = segmentSize ?? message.envelope.data.readableBytes
-        promise.futureResult.assumeIsolated().whenFailure { error in
-            switch error {
-            case ChannelError.writeMessageTooLarge: self.tooLarge(size, to: remote)
-            case ChannelError.writeHostUnreachable: self.sendFailed(remote, error: EHOSTUNREACH)
-            case let failure as IOError where handler.isMet(failure):
+        promise.futureResult.assumeIsolated().whenComplete { result in
+            switch result {
+            case .success:
+                if self.refusesLeast { self.tookPacket(of: size, to: remote) }
+            case .failure(ChannelError.writeMessageTooLarge): self.tooLarge(size, to: remote)
+            case .failure(ChannelError.writeHostUnreachable): self.sendFailed(remote, error: EHOSTUNREACH)
+            case .failure(let failure as IOError) where handler.isMet(failure):
                 self.writeFailed(remote, error: failure.errnoCode, isRun: segmentSize != nil)
-            default: break
+            case .failure: break
             }
         }
         return promise

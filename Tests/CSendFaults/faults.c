@@ -20,6 +20,8 @@ static struct {
     /// Instead of `error`, the first time; 0: none.
     int first_error;
     int runs_only;
+    /// Smaller messages pass.
+    size_t least;
     /// Instead of `error`, one for each call; 0: it passes.
     bool has_each;
     int each[LARGEST_EACH], calls;
@@ -34,6 +36,7 @@ static void set(uint16_t local_port, uint16_t remote_port, int first_error, int 
     fault.count = count;
     fault.hits = 0;
     fault.runs_only = runs_only;
+    fault.least = 0;
     fault.has_each = false;
     pthread_mutex_unlock(&lock);
 }
@@ -43,6 +46,16 @@ void send_faults_set(uint16_t local_port, uint16_t remote_port, int error, int c
 }
 
 void send_faults_set_runs(uint16_t local_port, int error, int count) { set(local_port, 0, 0, error, count, 1); }
+
+void send_faults_set_large(uint16_t local_port, size_t least, int error, int count) {
+    pthread_mutex_lock(&lock);
+    memset(&fault, 0, sizeof fault);
+    fault.local_port = local_port;
+    fault.least = least;
+    fault.error = error;
+    fault.count = count;
+    pthread_mutex_unlock(&lock);
+}
 
 void send_faults_set_behind_full(uint16_t local_port, uint16_t remote_port, int error) {
     set(local_port, remote_port, EAGAIN, error, 2, 0);
@@ -62,6 +75,12 @@ static int is_run(const struct msghdr *message) {
     for (struct cmsghdr *c = CMSG_FIRSTHDR(message); c; c = CMSG_NXTHDR((struct msghdr *)(uintptr_t)message, c))
         if (c->cmsg_level == IPPROTO_UDP && c->cmsg_type == UDP_SEGMENT) return 1;
     return 0;
+}
+
+static size_t length_of(const struct msghdr *message) {
+    size_t length = 0;
+    for (size_t i = 0; i < message->msg_iovlen; i++) length += message->msg_iov[i].iov_len;
+    return length;
 }
 
 int send_faults_clear(void) {
@@ -90,7 +109,7 @@ static int error_for(int descriptor, const struct msghdr *message) {
                       (local.ss_family == AF_INET || local.ss_family == AF_INET6);
         if (is_inet && (fault.local_port == 0 || port_of((struct sockaddr *)&local) == fault.local_port) &&
             (fault.remote_port == 0 || port_of(message->msg_name) == fault.remote_port) &&
-            (!fault.runs_only || is_run(message))) {
+            (!fault.runs_only || is_run(message)) && length_of(message) >= fault.least) {
             if (fault.has_each) error = fault.each[fault.calls++];
             else error = fault.first_error && fault.hits == 0 ? fault.first_error : fault.error;
             fault.count--;

@@ -156,6 +156,47 @@ extension SendErrorTests {
         }
     }
 
+    @Test("A server ends a connection whose path takes no packets of 1,200 bytes any more")
+    func serversPathBecameTooSmall() async throws {
+        let ended = Mailbox<QUICCloseReason>(limit: 4, policy: .refuse)
+        let serve: @Sendable (QUICConnection) async throws -> Void = { connection in
+            _ = try await connection.call { $0.connection?.driver.sizeWatch?.refusalTime = .milliseconds(1) }
+            try await withThrowingDiscardingTaskGroup { group in
+                group.addTask { try? await echo(connection) }
+                let reason = try await connection.closed()
+                ended.put(reason)
+            }
+        }
+        // No packet is larger than QUIC needs.
+        let configuration = try serverConfiguration { $0.discoverPathMTU = false }
+        try await withPair(configuration: configuration, serve: serve) { client, listener, loop in
+            let connection = try await client.connect(to: listener, on: loop)
+            try await connection.roundTrip()
+            // Its acknowledgements still leave, and its close.
+            send_faults_set_large(UInt16(listener.port), 1200, EMSGSIZE, .max)
+            defer { send_faults_clear() }
+            let stream = try await connection.openStream()
+            try await stream.send(pattern(10_000))
+            #expect(try await ended.next() == .pathTooSmall)
+            #expect(await listener.counters().sockets.minimumSizeErrors > 1)
+            let reason = try await connection.closed()
+            guard case .peerTransport(0, _) = reason else {
+                Issue.record("\(reason)")
+                return
+            }
+        }
+    }
+
+    @Test("However a packet of 1,200 bytes leaves behind one that was refused, the path takes them again")
+    func takenAgain() async throws {
+        #expect(try await refusesLeast(afterMessagesOf: [1200], over: [EMSGSIZE]))
+        #expect(try await refusesLeast(afterMessagesOf: [1200, 1199], over: [EMSGSIZE]))
+        // At once; by the channel, as the socket's buffer is full; alone, as the kernel joins no datagrams.
+        #expect(try await !refusesLeast(afterMessagesOf: [1200, 1200], over: [EMSGSIZE]))
+        #expect(try await !refusesLeast(afterMessagesOf: [1200, 1200], over: [EMSGSIZE, EAGAIN]))
+        #expect(try await !refusesLeast(afterMessagesOf: [1200, 1300], over: [EMSGSIZE, EIO]))
+    }
+
     @Test("Packets that are too large for the path count only if QUIC needs them", arguments: [1200, 1201])
     func countedSize(size: Int) async throws {
         for errors in [[EMSGSIZE], [EAGAIN, EMSGSIZE]] {

@@ -232,19 +232,30 @@ struct SendErrorTests {
             defer { sent += count }
             return (sent..<sent + count).map { ByteBuffer(bytes: datagrams(ofRuns: $0..<$0 + 1).joined()) }
         }
-        return try await send(messages, segmentSize: Self.segmentSize, over: errors, expecting: expected)
+        let all = try await send(messages, segmentSize: Self.segmentSize, over: errors, expecting: expected)
+        return (all.arrived, all.hits, all.counters)
     }
 
     /// The same with one datagram that is lost.
     func send(
         datagramOf size: Int, over errors: [CInt]
     ) async throws -> (arrived: [[UInt8]], hits: CInt, counters: QUICSocketCounters) {
-        try await send([[ByteBuffer(repeating: 1, count: size)]], segmentSize: size, over: errors, expecting: 0)
+        let all = try await send(
+            [[ByteBuffer(repeating: 1, count: size)]], segmentSize: size, over: errors, expecting: 0)
+        return (all.arrived, all.hits, all.counters)
+    }
+
+    /// The same with messages of datagrams of 1,200 bytes, the last of which may be smaller.
+    /// - Returns: whether the port has it that packets of the size that QUIC needs are refused.
+    func refusesLeast(afterMessagesOf sizes: [Int], over errors: [CInt]) async throws -> Bool {
+        try await send(
+            sizes.map { [ByteBuffer(repeating: 1, count: $0)] }, segmentSize: 1200, over: errors, expecting: 0
+        ).refusesLeast
     }
 
     private func send(
         _ messages: [[ByteBuffer]], segmentSize: Int, over errors: [CInt], expecting expected: Int
-    ) async throws -> (arrived: [[UInt8]], hits: CInt, counters: QUICSocketCounters) {
+    ) async throws -> (arrived: [[UInt8]], hits: CInt, counters: QUICSocketCounters, refusesLeast: Bool) {
         let (receiver, remote) = try openReceiver()
         defer { close(receiver) }
         let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
@@ -268,13 +279,14 @@ struct SendErrorTests {
             while try await loop.submit({ port.value.state == .down }).get() {}
         }
         let hits = send_faults_clear()
-        let counters = try await loop.submit {
+        let (counters, refusesLeast) = try await loop.submit {
+            let refusesLeast = port.value.refusesLeast
             port.value.close()
             handle.value.closePorts()
-            return handle.value.socketCounters
+            return (handle.value.socketCounters, refusesLeast)
         }.get()
         try await group.shutdownGracefully()
-        return (receive(expected, from: receiver), hits, counters)
+        return (receive(expected, from: receiver), hits, counters, refusesLeast)
     }
 
     /// What has arrived. Also on loopback that may take a moment: while there are fewer than expected it waits for each.

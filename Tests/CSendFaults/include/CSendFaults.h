@@ -3,6 +3,7 @@
 #ifndef CSENDFAULTS_H
 #define CSENDFAULTS_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 /// The next `count` calls that send from `local_port`, or to `remote_port`, fail with `error`; 0 as a port: any. At most
@@ -11,6 +12,9 @@ void send_faults_set(uint16_t local_port, uint16_t remote_port, int error, int c
 
 /// The same for runs only, which the kernel would make datagrams of (UDP_SEGMENT).
 void send_faults_set_runs(uint16_t local_port, int error, int count);
+
+/// The next `count` calls that send from `local_port` messages of `least` bytes or more fail with `error`; smaller ones pass.
+void send_faults_set_large(uint16_t local_port, size_t least, int error, int count);
 
 /// The next call that sends from `local_port`, or to `remote_port`, finds the socket's buffer full; the one after it fails
 /// with `error`.
