@@ -28,19 +28,25 @@ final class ConnectionRoute {
     }
 }
 
-/// A CONNECTION_CLOSE that is repeated less and less often.
+/// A CONNECTION_CLOSE that is repeated less and less often, and in no more than three times the bytes that came: without its keys
+/// nobody can tell who sent them (RFC 9000 section 10.2.1).
 final class RepeatedClose {
     let packet: (bytes: [UInt8], path: QUICPath, ecn: ECNCodepoint)
     private var received = 0
     private var nextAnswer = 1
+    /// Bytes that may be sent.
+    private var allowance = 0
 
     init(packet: (bytes: [UInt8], path: QUICPath, ecn: ECNCodepoint)) { self.packet = packet }
 
-    /// Whether the packet that came in is to be answered: the first, second, fourth, eighth.
-    func shouldAnswer() -> Bool {
+    /// Whether a datagram of so many bytes that came in is to be answered: the first, second, fourth, eighth, or the next one where
+    /// too few bytes have come by then.
+    func shouldAnswer(to count: Int) -> Bool {
         received += 1
-        guard received >= nextAnswer else { return false }
-        nextAnswer *= 2
+        allowance += 3 * count
+        guard received >= nextAnswer, allowance >= packet.bytes.count else { return false }
+        allowance -= packet.bytes.count
+        nextAnswer = 2 * received
         return true
     }
 }

@@ -63,6 +63,33 @@ import Testing
         #expect(world.clientSide.closed[client.handle] == .peerApplication(code: 9, reason: "gone"))
     }
 
+    @Test("a close is repeated in no more than three times the bytes that came for its connection")
+    func aRepeatedCloseIsBounded() throws {
+        let world = try EngineWorld()
+        let (_, server) = try world.connected()
+        world.simulation.run(for: .seconds(1))
+        let id = try #require(server.localIDs.first)
+        var sent = 0
+        world.network.filter = { bytes, path in
+            if path.local == EngineWorld.serverAddress { sent += bytes.count }
+            return false
+        }
+        server.close(code: 9, reason: String(repeating: "x", count: 900), now: world.network.now)
+        world.simulation.settle()
+        let size = sent
+        #expect(size > 900)
+        sent = 0
+        // They need not be the client's.
+        let datagram = [0x40] + id.bytes + [UInt8](repeating: 0, count: 20)
+        let path = QUICPath(local: EngineWorld.serverAddress, remote: EngineWorld.otherClientAddress)
+        for count in 1...128 {
+            datagram.withUnsafeBytes { world.server.receive($0, path: path, ecn: .notECT, now: world.network.now) }
+            world.simulation.settle()
+            #expect(sent <= 3 * count * datagram.count)
+        }
+        #expect(sent > size)
+    }
+
     @Test("a restarted server resets what it doesn't know") func aRestartedServerResetsWhatItDoesntKnow() throws {
         let world = try EngineWorld()
         let (client, _) = try world.connected()
