@@ -142,6 +142,15 @@ extension QUICEngineConnection {
     /// others with them. They are acknowledged, not reported, and counted in ``EndpointCounters/datagramFramesDropped``.
     public func refuseDatagrams() { context.refusesDatagrams = true }
 
+    /// Whether another one may wait to be taken. No window holds its sender up, so that where all connections together hold too much,
+    /// each keeps a few only.
+    func hasRoom(forReceivedDatagramOf count: Int) -> Bool {
+        guard endpoint.isFull else { return true }
+        var waiting = bytesKeptByOwner
+        receivedDatagrams.forEach { waiting += $0.bytes.count }
+        return waiting == 0 || waiting + count <= Self.leastDatagramMemory
+    }
+
     func reportDatagramSize() {
         guard handshake != nil, let size = maxDatagramSize, size != reportedDatagramSize else { return }
         reportedDatagramSize = size

@@ -256,6 +256,10 @@ extension QUICEngineConnection {
     }
 
     private func received(datagram: [UInt8], early: Bool) {
+        guard hasRoom(forReceivedDatagramOf: datagram.count) else {
+            endpoint.counters.datagramFramesDropped += 1
+            return
+        }
         receivedDatagrams.append((datagram, early && handshake == nil))
         context.storage.memory.held += datagram.count
         if receivedDatagrams.count > settings.receivedDatagramLimit {

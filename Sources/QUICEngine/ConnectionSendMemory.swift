@@ -19,8 +19,8 @@ extension QUICEngineConnection {
         return hasSharedRoom(of: memory) || firstRoom(of: stream) >= FirstBytes.enough
     }
 
-    /// Bytes of datagrams that each connection may have waiting in any case.
-    private static let leastDatagramMemory = 4 << 10
+    /// Bytes of datagrams that each connection may have waiting in any case, in each direction.
+    static let leastDatagramMemory = 4 << 10
 
     /// Whether a datagram may wait besides those that do: as with streams, where their address has no more of its share free. One may
     /// always.

@@ -23,14 +23,14 @@ public struct EndpointConfiguration: Sendable {
     /// yet acknowledged, of datagrams that wait to be sent, what data out of order takes, and 32 KiB for each half-open handshake;
     /// 1 GiB. Beyond it new connections are refused with CONNECTION_REFUSED, connecting throws
     /// ``QUICError/Code/connectionLimit``, and what is read from a stream doesn't let its peer send more until less is held. Those that
-    /// live keep the windows that they were given. Of what takes memory out of order
-    /// the connections of one IPv4 address or IPv6 /64 may have an eighth, but always 16 MiB and what ``ServerConfiguration/transport``
-    /// lets one connection have; beyond it those of them that have most end with NO_ERROR, until an eighth of that is free. As much they
-    /// may have sent and not acknowledged, datagrams that wait among it, but always what fills two connections' send buffers, or what
-    /// ``maxUnacknowledgedBytesPerAddress`` says: the more they have, the less of it one of them is left; writers wait, and datagrams
-    /// are refused. Whatever the others have, a connection may have 16 KiB of streams and 4 KiB of datagrams, and each of its streams
-    /// 2 KiB until those come to 16 KiB, or, of the streams of urgency 0 and of the others above ``StreamPriority/standard``, to 8 KiB
-    /// each.
+    /// live keep the windows that they were given, and the datagrams that they have received, to which others come only while a connection
+    /// has no more than 4 KiB of them. Of what takes memory out of order the connections of one IPv4 address or IPv6 /64 may have an
+    /// eighth, but always 16 MiB and what ``ServerConfiguration/transport`` lets one connection have; beyond it those of them that have most
+    /// end with NO_ERROR, until an eighth of that is free. As much they may have sent and not acknowledged, datagrams that wait among it, but
+    /// always what fills two connections' send buffers, or what ``maxUnacknowledgedBytesPerAddress`` says: the more they have, the less of it
+    /// one of them is left; writers wait, and datagrams are refused. Whatever the others have, a connection may have 16 KiB of streams and 4
+    /// KiB of datagrams, and each of its streams 2 KiB until those come to 16 KiB, or, of the streams of urgency 0 and of the others above
+    /// ``StreamPriority/standard``, to 8 KiB each.
     public var maxBufferedBytes = 1 << 30
     /// Bytes that the connections from one IPv4 address or IPv6 /64 may have written together that are not acknowledged; nil, the
     /// default: the share of ``maxBufferedBytes`` that is said there. Raise it where many clients come from one address, as behind a
@@ -203,7 +203,7 @@ public struct EndpointCounters: Sendable, Hashable {
     public var earlyDataRejected: UInt64 = 0
     /// Connections that we closed because the peer broke a rule of QUIC or TLS, failed handshakes among them.
     public var protocolErrors: UInt64 = 0
-    /// DATAGRAM frames received and dropped because the application took none.
+    /// DATAGRAM frames received and dropped because the application took none, or all connections together hold too much.
     public var datagramFramesDropped: UInt64 = 0
     /// Datagrams from paths that the policy refused.
     public var datagramsFromRefusedPaths: UInt64 = 0

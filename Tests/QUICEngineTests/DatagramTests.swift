@@ -60,6 +60,36 @@ import Testing
         #expect(world.clientSide.datagramsExpired == [1, 3], "nothing is reported of the one that was taken back")
     }
 
+    @Test("where all connections together hold too much each keeps but a few received datagrams")
+    func datagramsOfAFullEndpoint() throws {
+        let limit = 1 << 20
+        let world = try EngineWorld(maxBufferedBytes: limit)
+        let (hoarder, reader) = (try world.connected(), try world.connected())
+        world.simulation.run(for: .seconds(1))
+        var next: UInt8 = 0
+        func arrives(at pair: (client: QUICEngineConnection, server: QUICEngineConnection)) throws -> Bool {
+            next += 1
+            #expect(try pair.client.offer([next], id: UInt64(next)))
+            world.simulation.run(for: .seconds(1))
+            return world.serverSide.datagrams.contains([next])
+        }
+        hoarder.server.bytesKeptByOwner = limit - 1
+        #expect(try arrives(at: hoarder))
+        hoarder.server.bytesKeptByOwner = limit
+        #expect(try arrives(at: hoarder) == false)
+        #expect(try arrives(at: reader))
+        #expect(world.server.counters.datagramFramesDropped == 1)
+        // A few wait at each of the others.
+        reader.server.bytesKeptByOwner = 4_095
+        #expect(try arrives(at: reader))
+        reader.server.bytesKeptByOwner = 4_096
+        #expect(try arrives(at: reader) == false)
+        hoarder.server.bytesKeptByOwner = 0
+        #expect(try arrives(at: reader))
+        #expect(try arrives(at: hoarder))
+        #expect(world.server.counters.datagramFramesDropped == 2)
+    }
+
     @Test("a side that refuses datagrams is told of none, and they are acknowledged and counted")
     func datagramsThatAreRefused() throws {
         let world = try EngineWorld()
