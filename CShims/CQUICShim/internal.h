@@ -62,6 +62,7 @@ typedef struct llq_path_aliases {
     bool is_lost; // no path works any more; the client may still find us from a new one
     llq_address preferred[2]; // of ours, IPv4 and IPv6
     bool preferred_unused[2];
+    bool is_followed; // the datagram read has a packet whose path a server follows
     bool has_fallback; // a validation falls back to a path with an ID of its own
     bool has_twins; // two paths share an ID, as long as ...
     uint64_t shared_until; // ... validations that began with a shared ID may be under way
@@ -70,8 +71,8 @@ typedef struct llq_path_aliases {
     uint64_t last_id; // hash of the connection ID that the client used last
     uint32_t validations; // ended, one way or the other
     uint64_t now; // of the datagram read last
+    uint64_t heard; // when the client was heard last: a packet that somebody sends again is none of its
     uint64_t current_heard;
-    bool is_followed; // the datagram read has a packet whose path a server follows
 } llq_path_aliases;
 
 /// What a datagram's path was taken for.

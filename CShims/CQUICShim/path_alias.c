@@ -262,6 +262,7 @@ void llq_alias_leave(llq_conn *conn, llq_path_alias *alias, bool authenticated) 
         memcpy(aliases->preferred_unused, alias->preferred_unused, sizeof alias->preferred_unused);
         return;
     }
+    if (aliases->is_followed) aliases->heard = aliases->now;
     if (alias->is_masked) {
         aliases->last_id = alias->id;
         return;
@@ -330,7 +331,7 @@ void llq_alias_note_validation(llq_conn *conn, bool succeeded) {
 
 uint64_t llq_alias_lost_until(const llq_conn *conn) {
     const llq_path_aliases *aliases = &conn->aliases;
-    return aliases->now + (aliases->idle_timeout > 0 ? aliases->idle_timeout : 30 * NGTCP2_SECONDS);
+    return aliases->heard + (aliases->idle_timeout > 0 ? aliases->idle_timeout : 30 * NGTCP2_SECONDS);
 }
 
 void llq_alias_restore(const llq_conn *conn, llq_path *path) {

@@ -197,6 +197,27 @@ import Testing
         #expect(world.server.deadlines.count == 0)
     }
 
+    /// ngtcp2 0.12 gives up the path, and the connection waits for the client then; 1.11 does by itself what is expected here.
+    @Test("a client that is gone for good doesn't live on by what others send to its connection")
+    func strangersKeepNoConnectionWithoutAPath() throws {
+        let world = try EngineWorld()
+        let (client, server) = try world.connected()
+        world.simulation.run(for: .seconds(5))
+        let outside = QUICSocketAddress(ipv4: (192, 0, 2, 1), port: 1111)
+        world.network.setNAT(EngineWorld.clientAddress, appearsAs: outside)
+        client.ping(now: world.network.now)
+        world.simulation.run(for: .seconds(1)) { world.serverSide.paths.contains { $0.hasPrefix("validated") } }
+        world.network.setBlackhole(EngineWorld.clientAddress, true)
+        let id = try #require(server.localIDs.last)
+        let garbage = [0x40] + id.bytes + [UInt8](repeating: 0, count: 30)
+        let path = QUICPath(local: EngineWorld.serverAddress, remote: EngineWorld.otherClientAddress)
+        for _ in 0..<8 {
+            world.simulation.run(for: .seconds(5))
+            garbage.withUnsafeBytes { world.server.receive($0, path: path, ecn: .notECT, now: world.network.now) }
+        }
+        #expect(server.closeReason == .idleTimeout)
+    }
+
     @Test(
         "a NAT that rebinds forty times at once is followed within two seconds",
         arguments: zip([1, 20, 100, 1, 20, 100, 1, 20, 100], [0, 0, 0, 1, 1, 1, 15, 15, 15] as [UInt64]))
