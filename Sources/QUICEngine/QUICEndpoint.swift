@@ -256,6 +256,10 @@ public final class QUICEndpoint: CustomReflectable {
         return nil
     }
 
+    /// Events that `pollEvent` has yet to give. An owner that doesn't ask for all of them at once takes in no more datagrams while they
+    /// are many: nothing else bounds them, as one datagram can make hundreds.
+    public var waitingEventCount: Int { events.count }
+
     /// Closes every connection with an application code.
     public func closeAll(code: UInt64, reason: String, now: QUICInstant) {
         for handle in connections.keys.sorted() { connections[handle]?.close(code: code, reason: reason, now: now) }

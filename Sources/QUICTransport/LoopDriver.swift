@@ -290,7 +290,15 @@ final class LoopDriver {
         }
     }
 
+    /// Peers made more events than handlers have come to, and would be ahead of them for ever: who resets the streams that he opens may
+    /// open others at once. What comes meanwhile is left to the kernel.
+    private var isBehind: Bool { engine.waitingEventCount >= Self.eventBudget }
+
     private func drainHandover() {
+        if isBehind {
+            needsTick()
+            return eventLoop.assumeIsolated().execute { self.drainHandover() }
+        }
         let now = QUICInstant.now()
         for item in handover.take() {
             item.bytes.withUnsafeReadableBytes {
@@ -308,8 +316,9 @@ final class LoopDriver {
         tick()
     }
 
-    /// Takes the messages that wait in a socket.
+    /// Takes the messages that wait in a socket, unless too many events do.
     func read(_ socket: DatagramSocket, on port: UDPPort, now: QUICInstant) {
+        guard !isBehind else { return }
         reader?.read(socket) { bytes, segmentSize, ecn, remote in
             received(bytes, segmentSize: segmentSize, ecn: ecn, from: remote, on: port, now: now)
         }
