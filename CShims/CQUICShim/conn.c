@@ -46,6 +46,8 @@ no_memory:
 }
 
 static llq_conn *finish(llq_conn *conn, int rv, const llq_tls *tls, int *error) {
+    // Where it has no memory ngtcp2 leaves a pointer to what it has freed.
+    if (rv != 0) conn->conn = NULL;
     if (rv == 0) {
         llq_conn *previous = llq_enter(conn);
         rv = llq_tls_start(conn, tls);

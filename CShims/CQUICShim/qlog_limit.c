@@ -29,8 +29,9 @@ bool llq_qlog_fits(const ngtcp2_transport_params *p, size_t initial_scid_length)
 
 bool llq_qlog_takes(const uint8_t *message, size_t length) {
     // EncryptedExtensions: a length, then type, length and body of each (RFC 8446 section 4.3.1).
+    if (length < 2) return true;
     const uint8_t *p = message + 2, *end = message + length;
-    while (length >= 2 && end - p >= 4) {
+    while (end - p >= 4) {
         size_t type = (size_t)p[0] << 8 | p[1], size = (size_t)p[2] << 8 | p[3];
         p += 4;
         if ((size_t)(end - p) < size) break;
