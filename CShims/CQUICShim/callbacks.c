@@ -189,10 +189,15 @@ static int on_peer_cid(ngtcp2_conn *conn, ngtcp2_connection_id_status_type type,
 static int on_peer_cid(ngtcp2_conn *conn, int type, uint64_t sequence, const ngtcp2_cid *cid, const uint8_t *token,
                        void *user_data) {
 #endif
+    llq_conn *self = user_data;
     (void)conn;
     (void)cid;
     bool activates = (int)type == NGTCP2_CONNECTION_ID_STATUS_TYPE_ACTIVATE;
-    if (activates) llq_guard_note_active(&((llq_conn *)user_data)->guard, sequence);
+    if (activates) {
+        // The first is the one of the handshake, which is over for ngtcp2 then.
+        self->is_past_handshake = true;
+        llq_guard_note_active(&self->guard, sequence);
+    }
     if (!token) return 0;
     int kind = activates ? LLQ_EVENT_PEER_CID_ACTIVE : LLQ_EVENT_PEER_CID_INACTIVE;
     return emit_bytes(user_data, kind, token, LLQ_RESET_TOKEN_LENGTH);

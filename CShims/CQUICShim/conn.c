@@ -340,6 +340,8 @@ int llq_conn_migrate(llq_conn *conn, const llq_path *path, uint64_t now) {
 }
 
 int llq_conn_update_key(llq_conn *conn, uint64_t now) {
+    // ngtcp2 aborts the process where it is asked before.
+    if (!conn->is_past_handshake) return NGTCP2_ERR_INVALID_STATE;
     llq_conn *previous = llq_enter(conn);
     int rv = ngtcp2_conn_initiate_key_update(conn->conn, now);
     llq_leave(previous);

@@ -168,3 +168,20 @@ size_t llq_guard_inspect(llq_frame_guard *guard, uint8_t *plaintext, size_t leng
     }
     return overwritten;
 }
+
+int llq_guard_is_too_early(uint8_t *plaintext, size_t length, int has_preferred_address) {
+    llq_reader r = {plaintext, plaintext + length};
+    while (r.position < r.end) {
+        uint8_t type = *r.position++;
+        if (type == 0x1e) return 1;
+        if (type == 0x18) {
+            llq_reader frame = r;
+            uint64_t sequence, retire_prior_to;
+            if (llq_read_varint(&frame, &sequence) || llq_read_varint(&frame, &retire_prior_to)) return 0;
+            if (retire_prior_to > 0 || (has_preferred_address && sequence == 1)) return 1;
+        }
+        // Of a frame that can't be read ngtcp2 takes nothing, nor of those behind it.
+        if (llq_skip_frame(&r, type)) return 0;
+    }
+    return 0;
+}

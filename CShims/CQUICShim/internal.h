@@ -134,6 +134,7 @@ struct llq_conn {
     bool use_preferred_address;
     bool forbids_migration;
     bool key_phase;
+    bool is_past_handshake; // for ngtcp2, whose client is so when it has written behind the handshake's end
     int client_certificates;
     bool certificate_shown; // server: by the client, in this handshake
     uint32_t first_version, ticket_version; // server: that the client began with, and that tickets are sealed for

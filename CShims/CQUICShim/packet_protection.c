@@ -118,6 +118,13 @@ static void inspect(llq_conn *conn, uint8_t *plaintext, size_t length, const uin
     for (size_t i = 0; i < conn->guard.response_count; i++) llq_limit_note_response(conn, conn->guard.responses[i]);
 }
 
+/// Whether a server's packet has what ngtcp2 would abort the process on. It is taken for lost then: what it has comes again.
+static bool comes_too_early(llq_conn *conn, uint8_t *plaintext, size_t length, const uint8_t *aad, size_t aadlen) {
+    if (conn->is_server || conn->is_past_handshake || kind_of(aad, aadlen) != ONE_RTT) return false;
+    const ngtcp2_transport_params *params = ngtcp2_conn_get_remote_transport_params(conn->conn);
+    return llq_guard_is_too_early(plaintext, length, params && params->preferred_addr_present) != 0;
+}
+
 int llq_decrypt(uint8_t *dest, const ngtcp2_crypto_aead *aead, const ngtcp2_crypto_aead_ctx *aead_ctx,
                 const uint8_t *ciphertext, size_t ciphertextlen, const uint8_t *nonce, size_t noncelen,
                 const uint8_t *aad, size_t aadlen) {
@@ -126,8 +133,10 @@ int llq_decrypt(uint8_t *dest, const ngtcp2_crypto_aead *aead, const ngtcp2_cryp
                  : ngtcp2_crypto_decrypt(dest, aead, aead_ctx, ciphertext, ciphertextlen, nonce, noncelen, aad, aadlen);
     if (rv != 0) return NGTCP2_ERR_DECRYPT;
     llq_conn *conn = llq_current();
-    if (conn && ciphertextlen >= aead->max_overhead)
-        inspect(conn, dest, ciphertextlen - aead->max_overhead, aad, aadlen);
+    if (!conn || ciphertextlen < aead->max_overhead) return 0;
+    size_t length = ciphertextlen - aead->max_overhead;
+    if (comes_too_early(conn, dest, length, aad, aadlen)) return NGTCP2_ERR_DECRYPT;
+    inspect(conn, dest, length, aad, aadlen);
     return 0;
 }
 

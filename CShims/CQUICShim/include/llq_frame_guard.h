@@ -50,6 +50,9 @@ typedef struct llq_guard_listener {
 /// A frame that is malformed or unknown becomes one that ngtcp2 closes the connection at: nothing behind it is read.
 size_t llq_guard_inspect(llq_frame_guard *guard, uint8_t *plaintext, size_t length, int contain,
                          const llq_guard_listener *listener);
+/// Whether a decrypted 1-RTT packet has what ngtcp2's client can't take until it has written behind the handshake's end:
+/// HANDSHAKE_DONE, NEW_CONNECTION_ID that retires an ID, or one with the number that a server's preferred address has.
+int llq_guard_is_too_early(uint8_t *plaintext, size_t length, int has_preferred_address);
 
 #ifdef __cplusplus
 }
