@@ -23,7 +23,8 @@ public struct HTTP3ServerOptions: Sendable {
     /// What is accepted.
     public var limits = HTTP3Limits()
     /// Connections at a time, over all ports of an ``HTTP3Service``; nil: as many as the transport takes. More are closed with
-    /// H3_EXCESSIVE_LOAD, and their requests are rejected. From seven eighths on, whose handshake completes takes the place of that for
+    /// H3_EXCESSIVE_LOAD, and their requests are rejected. Those whose handshake isn't complete don't count: how many there may be,
+    /// also from one address, are limits of the transport's. From seven eighths on, whose handshake completes takes the place of that for
     /// which nothing has been done for longest: one without a request, or whose client takes no answer, is told (GOAWAY) and closed
     /// with H3_NO_ERROR. One whose request is worked on stays. Of fewer than eight none gives way.
     public var connections: Int?
@@ -54,7 +55,7 @@ public final class HTTP3ServerSession: QUICConnectionHandler {
     private let handler: HTTP3Handler
     private let service: HTTP3Service
     @exclusivity(unchecked) private var running = 0
-    /// One more than there may be: it ends with its handshake.
+    /// There is no place for it, as far as is known: its requests are rejected, and it ends with its handshake if it is so still.
     @exclusivity(unchecked) private var isSurplus = false
 
     /// A session for a connection that was just accepted, before any of its events was handled elsewhere.
@@ -87,11 +88,11 @@ public final class HTTP3ServerSession: QUICConnectionHandler {
     private func judge(_ info: HandshakeInfo) {
         if info.applicationProtocol != HTTP3Service.applicationProtocol {
             session?.close(.versionFallback, reason: "the connection doesn't speak h3")
-        } else if isSurplus {
-            session?.meter.count(.surplusConnections)
-            session?.close(.excessiveLoad, reason: "there are too many connections")
         } else if let session {
-            service.establish(session)
+            isSurplus = !service.establish(session)
+            guard isSurplus else { return }
+            session.meter.count(.surplusConnections)
+            session.close(.excessiveLoad, reason: "there are too many connections")
         }
     }
 

@@ -19,10 +19,13 @@ public final class HTTP3Service: Sendable {
     private struct Connection {
         let session: OnLoop<Session>
         let idle: IdleMark
+        var hasPlace = false
     }
 
     private struct State {
         var connections: [ObjectIdentifier: Connection] = [:]
+        /// How many of them have a place. Those whose handshake isn't complete have none: what bounds them is the transport.
+        var taken = 0
         var isDraining = false
         var waiters: [Int: CheckedContinuation<Void, Never>] = [:]
         var nextWaiter = 0
@@ -48,33 +51,36 @@ public final class HTTP3Service: Sendable {
     /// What was counted so far.
     public var statistics: HTTP3Statistics { meter.statistics }
 
-    /// - Returns: whether there were as many as there may be, so that it ends with its handshake.
+    /// - Returns: whether no place is left now.
     func add(_ session: Session) -> Bool {
         let reference = OnLoop(session, eventLoop: session.connection.eventLoop)
-        let (isSurplus, isDraining) = state.withLock { state in
-            let isSurplus = state.connections.count >= options.connections ?? .max
+        let (isFull, isDraining) = state.withLock { state in
             state.connections[ObjectIdentifier(session)] = Connection(session: reference, idle: IdleMark())
-            return (isSurplus, state.isDraining)
+            return (state.taken >= options.connections ?? .max, state.isDraining)
         }
         if isDraining { session.connection.eventLoop.execute { reference.perform { $0.drain() } } }
-        return isSurplus
+        return isFull
     }
 
-    /// The handshake of one that isn't surplus is complete: where few places are left, another gives way to it. Before, anybody may have
-    /// made it up, with any address: that takes nobody's place, nor a look at each.
-    func establish(_ session: Session) {
-        guard let crowd else { return }
-        let (idle, leaves) = state.withLock { state -> (IdleMark?, OnLoop<Session>?) in
-            let idle = state.connections[ObjectIdentifier(session)]?.idle
-            return (idle, state.connections.count > crowd ? state.takeLongestIdle() : nil)
+    /// The handshake of a connection is complete: it takes a place, and where few are left, another gives way to it. Before, anybody may
+    /// have made it up, with any address: that takes nobody's place, nor a look at each.
+    /// - Returns: false: no place is left, and it has to end.
+    func establish(_ session: Session) -> Bool {
+        guard let most = options.connections, let crowd else { return true }
+        let place = state.withLock { state -> (IdleMark, OnLoop<Session>?)? in
+            let id = ObjectIdentifier(session)
+            guard state.taken < most, let connection = state.connections[id] else { return nil }
+            state.connections[id]?.hasPlace = true
+            state.taken += 1
+            return (connection.idle, state.taken > crowd ? state.takeLongestIdle() : nil)
         }
+        guard let (idle, leaves) = place else { return false }
         // Only now it can give way itself. A request may have come before (0-RTT).
-        if let idle {
-            idle.set(session.working > 0 ? nil : nextTurn())
-            session.onWork = { [self] isWorking in idle.set(isWorking ? nil : nextTurn()) }
-        }
+        idle.set(session.working > 0 ? nil : nextTurn())
+        session.onWork = { [self] isWorking in idle.set(isWorking ? nil : nextTurn()) }
         // Not within the events of another connection.
         if let leaves { leaves.eventLoop.execute { leaves.perform { $0.giveWay() } } }
+        return true
     }
 
     private func nextTurn() -> UInt64 { turns.add(1, ordering: .relaxed).newValue }
@@ -82,7 +88,7 @@ public final class HTTP3Service: Sendable {
     /// The connection is over.
     func remove(_ session: Session) {
         let waiters = state.withLock { state -> [CheckedContinuation<Void, Never>] in
-            state.connections[ObjectIdentifier(session)] = nil
+            if state.connections.removeValue(forKey: ObjectIdentifier(session))?.hasPlace == true { state.taken -= 1 }
             guard state.connections.isEmpty else { return [] }
             defer { state.waiters = [:] }
             return Array(state.waiters.values)

@@ -1,6 +1,8 @@
 import HTTPTypes
 import NIOCore
+import NIOPosix
 import QUICEngine
+import QUICTransport
 import Testing
 
 @testable import HTTP3
@@ -106,5 +108,55 @@ struct PlacesTests {
                 #expect(await connection.isUsable())
             }
         }
+    }
+
+    /// A connection without packets. Confined to its loop.
+    private final class Visitor {
+        private let streams = ScriptedStreams()
+        private let connection: QUICLoopConnection
+
+        /// The client's first flight is there.
+        init(_ service: HTTP3Service, _ loop: any EventLoop) throws {
+            connection = try QUICLoopConnection.standing(on: streams, isServer: true, eventLoop: loop)
+            connection.serve(by: HTTP3ServerSession(connection, service: service) { _, _, _ in })
+            connection.deliver([.accepted])
+        }
+
+        /// - Returns: what the connection is closed with; nil: it goes on.
+        func completeHandshake() -> UInt64? {
+            connection.deliver([.handshakeCompleted(HandshakeInfo(applicationProtocol: "h3"))])
+            return streams.closeCode
+        }
+
+        func end() { connection.deliver([.closed(.idleTimeout)]) }
+    }
+
+    @Test("Handshakes that are not complete take no places, and leave none when they end")
+    func halfOpen() async throws {
+        let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+        let loop = group.next()
+        let surplus = HTTP3ErrorCode.excessiveLoad.rawValue
+        let outcome: Result<[UInt64?], any Error>
+        do {
+            outcome = .success(
+                try await loop.submit {
+                    var options = HTTP3ServerOptions()
+                    options.connections = 2
+                    let service = HTTP3Service(options: options)
+                    let visitors = try (0..<10).map { _ in try Visitor(service, loop) }
+                    defer { for visitor in visitors { visitor.end() } }
+                    var closes = visitors[0..<3].map { $0.completeHandshake() }
+                    visitors[3].end()
+                    closes.append(visitors[4].completeHandshake())
+                    visitors[0].end()
+                    closes.append(visitors[5].completeHandshake())
+                    closes.append(visitors[6].completeHandshake())
+                    return closes
+                }.get())
+        } catch {
+            outcome = .failure(error)
+        }
+        try await group.shutdownGracefully()
+        #expect(try outcome.get() == [nil, nil, surplus, surplus, nil, surplus])
     }
 }
