@@ -16,15 +16,17 @@ struct SignalDatagrams {
     /// The datagram that may wait with an older signal.
     func predecessor(of key: SignalKey) -> UInt64? { waiting[key] }
 
-    /// A number for a datagram that goes into the queue.
-    mutating func add(_ key: SignalKey, isWaiting: (UInt64) -> Bool) -> UInt64 {
-        if waiting.count >= Self.limit { waiting = waiting.filter { isWaiting($0.value) } }
+    /// A number for the next datagram.
+    mutating func nextID() -> UInt64 {
         lastID += 1
-        waiting[key] = lastID
         return lastID
     }
 
-    mutating func remove(_ key: SignalKey) { waiting[key] = nil }
+    /// A datagram went into the queue.
+    mutating func add(_ key: SignalKey, _ id: UInt64, isWaiting: (UInt64) -> Bool) {
+        if waiting.count >= Self.limit { waiting = waiting.filter { isWaiting($0.value) } }
+        waiting[key] = id
+    }
 }
 
 /// Signals in DATAGRAM frames (RFC 9221).
@@ -54,11 +56,13 @@ extension QUICLink {
     private func sendDatagram(
         _ bytes: ByteBuffer, _ key: SignalKey, lifetime: TimeAmount, on connection: QUICLoopConnection
     ) -> SignalRoute {
-        if let older = signals.predecessor(of: key) { connection.withdrawDatagram(older) }
-        let id = signals.add(key) { connection.isDatagramWaiting($0) }
-        let isQueued = (try? connection.sendDatagram(bytes, id: id, lifetime: lifetime)) ?? false
-        if !isQueued { signals.remove(key) }
-        return isQueued ? .datagram : .dropped
+        let id = signals.nextID()
+        let older = signals.predecessor(of: key)
+        // What is refused leaves the older one where it is: that is better than none.
+        let isQueued = (try? connection.sendDatagram(bytes, id: id, lifetime: lifetime, replacing: older)) ?? false
+        guard isQueued else { return .dropped }
+        signals.add(key, id) { connection.isDatagramWaiting($0) }
+        return .datagram
     }
 
     /// Whether what was sent on lane 0 before is held up.

@@ -30,10 +30,13 @@ struct DatagramQueue {
         return first
     }
 
-    func contains(_ id: UInt64) -> Bool {
-        var found = false
-        items.forEach { if $0.id == id { found = true } }
-        return found
+    func contains(_ id: UInt64) -> Bool { size(of: id) != nil }
+
+    /// Bytes of a datagram that is queued; nil: it isn't.
+    func size(of id: UInt64) -> Int? {
+        var size: Int?
+        items.forEach { if $0.id == id { size = $0.bytes.count } }
+        return size
     }
 
     /// Takes a datagram out.
@@ -80,11 +83,13 @@ extension QUICEngineConnection {
     ///   - id: returned in `datagramAcknowledged`, `datagramLost` or `datagramExpired`, one of which follows while the
     ///     connection lives.
     ///   - deadline: if it hasn't left by then it is dropped; nil: it waits as long as the connection lives.
+    ///   - older: a datagram that is taken back for this one, as ``withdrawDatagram(_:)`` does, if it waits still; where this one is
+    ///     refused it waits on.
     /// - Returns: false if ``TransportSettings/datagramQueueLimit`` are queued already, or if those of a server's connections from the
     ///   peer's address hold their share of ``EndpointConfiguration/maxBufferedBytes``, and this one 4 KiB; it was dropped then.
     /// - Throws: `datagramNotSupported`, `datagramTooLarge`, `closed`.
     public func sendDatagram(
-        _ bytes: UnsafeRawBufferPointer, id: UInt64, deadline: QUICInstant? = nil
+        _ bytes: UnsafeRawBufferPointer, id: UInt64, deadline: QUICInstant? = nil, replacing older: UInt64? = nil
     ) throws(QUICError) -> Bool {
         _ = try alive()
         guard let limit = maxDatagramSize else {
@@ -97,11 +102,14 @@ extension QUICEngineConnection {
                 .datagramTooLarge, "A datagram of \(bytes.count) bytes doesn't fit; the path takes \(limit)",
                 advice: "Send on a stream, or less.")
         }
-        guard datagramsToSend.count < settings.datagramQueueLimit else { return false }
-        guard hasRoom(forDatagramOf: bytes.count) else {
+        let replaced = older.flatMap { datagramsToSend.size(of: $0) }
+        let others = datagramsToSend.count - (replaced == nil ? 0 : 1)
+        guard others < settings.datagramQueueLimit else { return false }
+        guard others == 0 || hasRoom(forDatagramOf: bytes.count, freeing: replaced ?? 0) else {
             endpoint.counters.writesWithheld += 1
             return false
         }
+        if let older, replaced != nil { _ = datagramsToSend.remove(older) }
         datagramsToSend.append(DatagramQueue.Datagram(id: id, bytes: Array(bytes), deadline: deadline))
         countQueuedDatagrams()
         endpoint.schedule(self)

@@ -22,12 +22,12 @@ extension QUICEngineConnection {
     /// Bytes of datagrams that each connection may have waiting in any case, in each direction.
     static let leastDatagramMemory = 4 << 10
 
-    /// Whether a datagram may wait besides those that do: as with streams, where their address has no more of its share free. One may
-    /// always.
-    func hasRoom(forDatagramOf count: Int) -> Bool {
-        guard let memory = addressSendMemory, !datagramsToSend.isEmpty else { return true }
-        let own = countedDatagramBytes
-        return count <= max(Self.leastDatagramMemory - own, (memory.share - memory.total - own) / 2)
+    /// Whether a datagram may wait besides others: as with streams, where their address has no more of its share free.
+    /// - Parameter freed: bytes of what waits and doesn't any more then.
+    func hasRoom(forDatagramOf count: Int, freeing freed: Int) -> Bool {
+        guard let memory = addressSendMemory else { return true }
+        let own = countedDatagramBytes - freed
+        return count <= max(Self.leastDatagramMemory - own, (memory.share - (memory.total - freed) - own) / 2)
     }
 
     /// After each change of what waits.

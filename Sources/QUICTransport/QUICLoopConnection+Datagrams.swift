@@ -11,16 +11,18 @@ extension QUICLoopConnection {
     ///   - bytes: at most ``maxDatagramSize``.
     ///   - id: comes back in `datagramAcknowledged`, `datagramLost` or `datagramExpired`.
     ///   - lifetime: what couldn't leave within it is dropped; nil: it waits as long as the connection lives.
+    ///   - older: a datagram that is taken back for this one, as by ``withdrawDatagram(_:)``; where this one is refused it waits on.
     /// - Returns: false if the queue is full; it was dropped then.
     /// - Throws: `datagramNotSupported`, `datagramTooLarge`, `closed`.
     public func sendDatagram(
-        _ bytes: ByteBuffer, id: UInt64, lifetime: TimeAmount? = nil
+        _ bytes: ByteBuffer, id: UInt64, lifetime: TimeAmount? = nil, replacing older: UInt64? = nil
     ) throws(QUICError) -> Bool {
         guard let engine = try live() else { return false }
+        let replaced = client?.journal == nil ? older : nil
         let deadline = lifetime.map { QUICInstant.now().advanced(byNanoseconds: UInt64(max(0, $0.nanoseconds))) }
         let outcome: Result<Bool, QUICError> = bytes.withUnsafeReadableBytes { memory in
             do throws(QUICError) {
-                return .success(try engine.sendDatagram(memory, id: id, deadline: deadline))
+                return .success(try engine.sendDatagram(memory, id: id, deadline: deadline, replacing: replaced))
             } catch {
                 return .failure(error)
             }

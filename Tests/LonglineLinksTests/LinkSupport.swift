@@ -113,7 +113,9 @@ func serverTLS(protocols: [String] = [QUICLinkProtocol.applicationProtocol]) thr
 }
 
 /// A listener and a connector on loops of their own, gone when the body is done.
+/// - Parameter sendMemory: what the server's connections may have written together that is not acknowledged; nil: as by default.
 func withLinks(
+    sendMemory: Int? = nil,
     react: @escaping @Sendable (LinkEvent, any Link) -> Void = { _, _ in },
     body: (_ connector: QUICLinkConnector, _ target: QUICLinkTarget, _ server: LinkLog, _ loop: any EventLoop)
         async throws
@@ -121,9 +123,10 @@ func withLinks(
 ) async throws {
     let group = MultiThreadedEventLoopGroup(numberOfThreads: 2)
     let serverLog = LinkLog()
+    var configuration = QUICLinkServerConfiguration(tls: try serverTLS())
+    configuration.quic.endpoint.maxUnacknowledgedBytesPerAddress = sendMemory
     let listener = try await QUICLinkListener.bind(
-        addresses: [SocketAddress(ipAddress: "127.0.0.1", port: 0)],
-        configuration: QUICLinkServerConfiguration(tls: serverTLS()), group: group
+        addresses: [SocketAddress(ipAddress: "127.0.0.1", port: 0)], configuration: configuration, group: group
     ) { _ in TestHandler(log: serverLog, react: react) }
     let connector = QUICLinkConnector()
     let target = QUICLinkTarget(

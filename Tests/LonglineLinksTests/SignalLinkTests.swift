@@ -103,6 +103,30 @@ struct SignalLinkTests {
         }
     }
 
+    @Test("A signal that finds no room leaves the older one of its kind where it is")
+    func noRoom() async throws {
+        let routes = Mutex<[SignalRoute]>([])
+        // With no share of its address left a connection may have 4 KiB of datagrams waiting.
+        let kinds = ([0, 1, 2, 3, 4, 0] as [UInt8]).map { SignalKind.app($0) }
+        let signals = try zip(kinds, [5, 1_000, 1_000, 1_000, 100, 1_000]).map { try Self.signal(kind: $0, bytes: $1) }
+        try await withLinks(sendMemory: 0) { event, link in
+            guard case .frame(.ping, _, _) = event else { return }
+            for signal in signals {
+                let route = link.sendSignal(signal, until: .now() + .seconds(5))
+                routes.withLock { $0.append(route) }
+            }
+        } body: { connector, target, server, loop in
+            let log = try await connector.link(target, on: loop) { event, link in
+                if case .handshake = event { link.send(ping(1), lane: .control) }
+            }
+            var seen: [Signal] = []
+            for _ in 0..<5 { seen.append(try await datagram(log)) }
+            #expect(seen.map(\.kind) == Array(kinds.prefix(5)))
+            #expect(seen.first?.payload.readableBytes == 5)
+            #expect(routes.withLock { $0 } == [SignalRoute](repeating: .datagram, count: 5) + [.dropped])
+        }
+    }
+
     @Test("Where lane 0 is backed up, a signal that needs it is dropped")
     func backedUp() async throws {
         let large = try Self.signal(bytes: 1_000)

@@ -105,6 +105,33 @@ import Testing
         #expect(world.server.bufferedBytes == 16_384)
     }
 
+    @Test("a datagram takes another's place and its room, or leaves it where it is")
+    func datagramsAreReplaced() throws {
+        let world = try EngineWorld { _, client in client.transport.datagramQueueLimit = 2 }
+        world.server.maxSendMemoryPerAddress = 4_096
+        let (client, server) = try world.connected()
+        world.simulation.run(for: .seconds(1))
+        func replace(_ older: UInt64, with id: UInt64, of count: Int, on side: QUICEngineConnection) throws -> Bool {
+            try pattern(count).withUnsafeBytes { try side.sendDatagram($0, id: id, replacing: older) }
+        }
+        #expect(try server.offer(pattern(100), id: 1))
+        for id in UInt64(2)...4 { #expect(try server.offer(pattern(1_100), id: id)) }
+        #expect(try !replace(1, with: 5, of: 797, on: server))
+        #expect(server.isDatagramWaiting(1) && !server.isDatagramWaiting(5))
+        #expect(server.countedDatagramBytes == 3_400 && world.server.counters.writesWithheld == 1)
+        #expect(try replace(1, with: 5, of: 796, on: server))
+        #expect(!server.isDatagramWaiting(1) && server.isDatagramWaiting(5))
+        #expect(server.countedDatagramBytes == 4_096)
+
+        for id in UInt64(1)...2 { #expect(try client.offer([UInt8(id)], id: id)) }
+        #expect(try !client.offer([3], id: 3))
+        #expect(try replace(1, with: 4, of: 7, on: client))
+        #expect(try !replace(1, with: 5, of: 7, on: client), "it takes nobody's place")
+        world.simulation.run(for: .seconds(1)) { world.clientSide.datagramsAcknowledged.count == 2 }
+        #expect(world.serverSide.datagrams == [[2], pattern(7)])
+        #expect(Set(world.clientSide.datagramsAcknowledged) == [2, 4])
+    }
+
     @Test("datagrams that wait count no more when they are too late, or their connection has ended")
     func datagramsAreGone() throws {
         let world = try EngineWorld()
