@@ -182,7 +182,8 @@ public final class LonglineServer: Service {
     /// Where it listens, with the ports that the system chose; empty when it isn't running.
     public var addresses: [SocketAddress] { running?.listeners.flatMap(\.localAddresses) ?? [] }
 
-    /// What it has done since it started, and what it holds now.
+    /// What it has done since it started, and what it holds now. Waits a second for an event loop that doesn't answer:
+    /// ``ServerStatistics/loopsBehind``.
     /// - Throws: ``ServerError/Code/notRunning``.
     public func statistics() async throws(ServerError) -> ServerStatistics {
         let running = try requireRunning()
@@ -199,7 +200,8 @@ public final class LonglineServer: Service {
         running?.runtime.core.registry.devices(of: UserKey(tenant: tenant, user: user)) ?? []
     }
 
-    /// Shuts a user out: every credential issued so far is void, durably, and live sessions end at once.
+    /// Shuts a user out: every credential issued so far is void, durably, and live sessions end at once. Returns when they have, on every
+    /// event loop.
     /// - Throws: ``ServerError/Code/notRunning``, or ``ServerError/Code/storeUnavailable`` when it can't be stored.
     public func revoke(user: UserID, in tenant: TenantID) async throws(ServerError) {
         try await revoke(.user(UserKey(tenant: tenant, user: user)))

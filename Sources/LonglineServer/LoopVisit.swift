@@ -20,6 +20,19 @@ extension LoopReference {
     }
 }
 
+extension [LoopReference] {
+    /// Runs on every loop, on all at once, and waits for all. One that is stuck holds up who waits, and no other loop.
+    @discardableResult
+    func submit<Value: Sendable>(_ body: @escaping @Sendable (ServerLoop) -> Value) async -> [Value] {
+        await withTaskGroup(of: Value?.self) { group in
+            for loop in self { group.addTask { try? await loop.submit(body) } }
+            var values: [Value] = []
+            for await value in group { if let value { values.append(value) } }
+            return values
+        }
+    }
+}
+
 /// Who waits for an event loop, until either it or the time comes.
 private final class LoopVisit<Value: Sendable>: Sendable {
     private let waiter: Mutex<CheckedContinuation<Value?, Never>?>

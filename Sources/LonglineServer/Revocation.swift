@@ -27,7 +27,7 @@ extension ServerCore {
         case .token(let token, let tenant): try await store.revoke(token: token, in: tenant, until: until)
         }
         revocations.append(target)
-        for loop in loops { _ = try? await loop.submit { $0.end(target, close) } }
+        await loops.submit { $0.end(target, close) }
         // Last: a session that ends leaves a place for its device to go on from, and here nothing shall go on.
         switch target {
         case .user(let user): registry.forget(user)

@@ -10,6 +10,8 @@ final class ServerRuntime: Sendable {
     let loops: [LoopReference]
     let startedAt = NIODeadline.now()
     private let byLoop: [ObjectIdentifier: LoopReference]
+    /// What each loop counted and held when it was asked last.
+    private let lastFigures = Mutex<[ObjectIdentifier: ServerStatistics]>([:])
 
     /// Puts a ``ServerLoop`` on each of the group's loops.
     init(core: ServerCore, group: any EventLoopGroup) async throws {
@@ -79,12 +81,34 @@ final class ServerRuntime: Sendable {
         return left
     }
 
-    func statistics() async -> ServerStatistics {
-        var sum = ServerStatistics()
-        for loop in loops {
-            if let part = try? await loop.submit({ $0.snapshot() }) { sum.add(part) }
+    /// The figures of all loops, of one that doesn't answer in time those that it answered last.
+    /// - Parameter late: see ``LoopReference/submit(before:_:)``.
+    func statistics(
+        before late: @escaping @Sendable () async throws -> Void = NodeDrain.Clock().patience
+    ) async -> ServerStatistics {
+        var sum = await withTaskGroup(of: ServerStatistics.self) { group in
+            for loop in loops { group.addTask { await self.figures(of: loop, before: late) } }
+            var all = ServerStatistics()
+            for await part in group { all.add(part) }
+            return all
         }
         core.addStatistics(to: &sum)
         return sum
+    }
+
+    private func figures(
+        of loop: LoopReference, before late: @escaping @Sendable () async throws -> Void
+    ) async -> ServerStatistics {
+        let id = ObjectIdentifier(loop.eventLoop)
+        let present = await loop.submit(before: late) { loop in
+            let figures = loop.snapshot()
+            // Here, so that none takes the place of a later one.
+            self.lastFigures.withLock { $0[id] = figures }
+            return figures
+        }
+        if let present { return present }
+        var last = lastFigures.withLock { $0[id] } ?? ServerStatistics()
+        last.loopsBehind = 1
+        return last
     }
 }

@@ -123,6 +123,8 @@ public struct ServerStatistics: Hashable, Sendable {
     public var closes: [CloseCode: UInt64] = [:]
     /// Links closed by the client or lost.
     public var closedByPeer: UInt64 = 0
+    /// Event loops that did not answer within a second: what they count and hold is as they said last.
+    public var loopsBehind = 0
 
     /// The highest refusal code that is counted by itself. An app may give any number for one, and a count of each would take memory, and
     /// a series of the metrics, for each.
@@ -194,5 +196,6 @@ public struct ServerStatistics: Hashable, Sendable {
         otherRefusals += other.otherRefusals
         closes.merge(other.closes, uniquingKeysWith: +)
         closedByPeer += other.closedByPeer
+        loopsBehind += other.loopsBehind
     }
 }

@@ -29,6 +29,9 @@ struct StatusCommand: AsyncParsableCommand {
             "listens on   \(status.addresses.joined(separator: ", "))", "connections  \(status.connections)",
             "sessions     \(status.sessions)", "published    \(status.published)", "delivered    \(status.delivered)",
         ]
+        if let count = status.loopsBehind {
+            lines.append("behind       \(count) event loops do not answer: their figures are from before")
+        }
         if let rate = status.drainRate { lines.append("draining     \(rate) a second; nobody is let in") }
         return lines.joined(separator: "\n")
     }

@@ -113,10 +113,11 @@ actor StatisticsSampler: Service {
         if let reading { return try await reading.task.value }
         readings += 1
         let task = Task { [server, log, number = readings] in
+            // First: it waits for each event loop, so that the figures of all are of now.
+            let delays = try await server.loopDelays()
             var statistics = try await server.statistics()
             statistics.logLinesDropped += log.dropped
-            return Reading(
-                number: number, at: .now, statistics: statistics, delays: try await server.loopDelays())
+            return Reading(number: number, at: .now, statistics: statistics, delays: delays)
         }
         reading = (task, .now)
         defer { reading = nil }

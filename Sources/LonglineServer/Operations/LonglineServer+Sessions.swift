@@ -15,7 +15,7 @@ extension LonglineServer {
     }
 
     /// Ends sessions of a user with a close code, by whose range the client decides what to do next. Nothing is revoked: where
-    /// the code says so, the device comes back.
+    /// the code says so, the device comes back. Returns when every event loop has done it.
     /// - Parameters:
     ///   - user: whose sessions.
     ///   - device: one device's; nil for all.
@@ -30,9 +30,8 @@ extension LonglineServer {
         let target: RevocationTarget =
             device.map { .device(DeviceKey(tenant: tenant, user: user, device: $0)) }
             ?? .user(UserKey(tenant: tenant, user: user))
-        var ended = 0
-        for loop in try requireRuntime().loops { ended += (try? await loop.submit { $0.end(target, close) }) ?? 0 }
-        return ended
+        let loops = try requireRuntime().loops
+        return await loops.submit { $0.end(target, close) }.reduce(0, +)
     }
 
     /// Checks a client's token as a connect does: key, times, tenant, and that it, its device and user were not revoked.
@@ -49,7 +48,7 @@ extension LonglineServer {
         return (DeviceKey(tenant: identity.tenant, user: identity.user, device: identity.device), identity.expiry)
     }
 
-    /// How long each event loop lets work wait, as of now.
+    /// How long each event loop lets work wait, as of now. Waits for each, however long that is.
     /// - Throws: ``ServerError/Code/notRunning``.
     public func loopDelays() async throws(ServerError) -> [Duration] {
         var delays: [Duration] = []

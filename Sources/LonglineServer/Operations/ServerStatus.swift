@@ -18,6 +18,8 @@ public struct ServerStatus: Hashable, Sendable, Codable {
     public var delivered: UInt64
     /// Clients moved away each second; nil while nothing is drained.
     public var drainRate: Int?
+    /// Event loops that did not answer, if there are any: see ``ServerStatistics/loopsBehind``.
+    public var loopsBehind: Int?
 }
 
 extension LonglineServer {
@@ -33,6 +35,7 @@ extension LonglineServer {
                 return "\(host.contains(":") ? "[\(host)]" : host):\(address.port ?? 0)"
             },
             connections: statistics.connections, sessions: statistics.sessions, published: statistics.published,
-            delivered: statistics.delivered, drainRate: nodeDrain.rate)
+            delivered: statistics.delivered, drainRate: nodeDrain.rate,
+            loopsBehind: statistics.loopsBehind > 0 ? statistics.loopsBehind : nil)
     }
 }

@@ -1,0 +1,57 @@
+import Dispatch
+import LonglineStore
+import LonglineWire
+import NIOCore
+import Synchronization
+import Testing
+
+@testable import LonglineServer
+
+@Suite("An event loop that is stuck", .timeLimit(.minutes(1))) struct StuckLoopTests {
+    @Test(
+        "is waited for in vain by who asks for figures: it counts as it said last, and as behind",
+        arguments: [true, false])
+    func figures(hasAnswered: Bool) async throws {
+        try await TestServer().use { server in
+            for index in 0..<3 { _ = try await server.connected("user-\(index)", loop: index) }
+            // For as long as it takes to come to a loop that is not stuck.
+            let patience: @Sendable () async throws -> Void = { try await Task.sleep(for: .seconds(600)) }
+            if hasAnswered { #expect(await server.runtime.statistics(before: patience).connections == 3) }
+            let release = DispatchSemaphore(value: 0)
+            defer { release.signal() }
+            server.runtime.loops[0].eventLoop.execute { release.wait() }
+            let isOtherThere = Mutex(false)
+            let figures = await server.runtime.statistics {
+                while !isOtherThere.withLock({ $0 }) {
+                    do { try await Task.sleep(for: .milliseconds(1)) } catch {
+                        // Who waits for the other loop has no need to any more.
+                        isOtherThere.withLock { $0 = true }
+                        throw error
+                    }
+                }
+            }
+            #expect(figures.loopsBehind == 1)
+            #expect(figures.connections == (hasAnswered ? 3 : 1))
+            release.signal()
+            let later = await server.runtime.statistics(before: patience)
+            #expect(later.loopsBehind == 0 && later.connections == 3)
+        }
+    }
+
+    @Test("keeps no session on another one alive that a revocation names")
+    func revocation() async throws {
+        try await TestServer().use { server in
+            let behind = try await server.connected("ann", "phone", loop: 0)
+            let other = try await server.connected("ann", "tablet", loop: 1)
+            let release = DispatchSemaphore(value: 0)
+            defer { release.signal() }
+            server.runtime.loops[0].eventLoop.execute { release.wait() }
+            let ann = UserKey(tenant: TokenIssuer.tenant, user: other.user)
+            let revocation = Task { try await server.runtime.revoke(.user(ann)) }
+            #expect(try await other.closed() == .credentialRevoked)
+            release.signal()
+            try await revocation.value
+            #expect(try await behind.closed() == .credentialRevoked)
+        }
+    }
+}
