@@ -65,15 +65,18 @@ public protocol ChannelLog: Sendable {
     func lastEdit(of offset: Offset, in channel: ChannelKey, through end: Offset, now: UInt64)
         async throws(StoreError) -> Entry?
 
-    /// Counts the messages of a range that are there and not of a user.
+    /// Counts the messages, requests and replies of a range that are there, and whose time to live isn't over.
     /// - Parameters:
     ///   - channel: whose log.
     ///   - after: the offset to count behind.
     ///   - upTo: the last offset to count.
-    ///   - user: whose messages don't count.
+    ///   - authors: whose count.
     ///   - limit: the most that is counted.
+    ///   - now: by the wall clock, in milliseconds since 1970.
     /// - Returns: how many; `limit` also where the range has 1,024 entries or more.
-    func countMessages(in channel: ChannelKey, after: Offset, upTo: Offset, notBy user: UserID, limit: Int)
+    func countMessages(
+        in channel: ChannelKey, after: Offset, upTo: Offset, by authors: Authors, limit: Int, now: UInt64
+    )
         async throws(StoreError) -> Int
 
     /// The ends of a channel's log. An inbox is made on first sight; a room that does not exist yields nil.

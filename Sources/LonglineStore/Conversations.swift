@@ -61,6 +61,14 @@ public struct ConversationPlace: Hashable, Sendable {
     }
 }
 
+/// Whose messages count.
+public enum Authors: Hashable, Sendable {
+    /// This user's: the other side of a direct conversation.
+    case only(UserID)
+    /// Everybody's but this user's: in a room.
+    case allBut(UserID)
+}
+
 /// A page of a list of conversations.
 public struct ConversationList: Hashable, Sendable {
     /// The conversations.

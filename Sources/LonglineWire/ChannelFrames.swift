@@ -115,6 +115,14 @@ public enum EntryKind: UInt8, Hashable, Sendable {
         case .edited, .retracted, .reacted, .reply: true
         }
     }
+
+    /// Whether who is away is told of an entry of this kind.
+    package var isNews: Bool {
+        switch self {
+        case .message, .reply, .request: true
+        case .joined, .left, .changed, .edited, .retracted, .reacted: false
+        }
+    }
 }
 
 /// One entry of a channel, as the log holds it and as it is delivered.

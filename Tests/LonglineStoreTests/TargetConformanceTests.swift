@@ -51,6 +51,37 @@ import Testing
         }
     }
 
+    @Test("what is counted of a range is messages, requests and replies that are there", arguments: StoreKind.allCases)
+    func whatIsCountedOfARange(_ kind: StoreKind) async throws {
+        try await withStore(kind) { store async throws in
+            let first = try await store.append(request(recipient: "bob", id: 1, "one"))
+            let own = try #require(first.published).position
+            let copy = try #require(first.copy).position
+            try await store.enter(request("carol", recipient: "bob", id: 1, "hers"))
+            let second = try await store.enter(request(recipient: "bob", id: 2, "two")).position
+            try await store.enter(remark(.edit(own), recipient: "bob", id: 3, "1"))
+            try await store.enter(remark(.request, recipient: "bob", id: 4, "?"))
+            try await store.enter(remark(.retract(second), recipient: "bob", id: 5))
+            let end = try #require(try await store.head(of: inbox("bob"))).position.offset
+            func count(
+                _ authors: Authors, after: Offset = 0, upTo: Offset, limit: Int = 9, now: UInt64 = 0
+            ) async throws -> Int {
+                try await store.countMessages(
+                    in: inbox("bob"), after: after, upTo: upTo, by: authors, limit: limit, now: now)
+            }
+            #expect(try await count(.only(user("alice")), upTo: end) == 2)
+            #expect(try await count(.only(user("alice")), after: copy.offset, upTo: end) == 1)
+            #expect(try await count(.only(user("alice")), upTo: copy.offset) == 1)
+            #expect(try await count(.allBut(user("bob")), upTo: end) == 3)
+            #expect(try await count(.allBut(user("alice")), upTo: end) == 1)
+            #expect(try await count(.allBut(user("bob")), upTo: end, limit: 1) == 1)
+            let brief = try await store.append(request(recipient: "bob", id: 6, timeToLive: 1_000, "brief"))
+            let last = try #require(brief.copy).position.offset
+            #expect(try await count(.only(user("alice")), upTo: last) == 3)
+            #expect(try await count(.only(user("alice")), upTo: last, now: .max) == 2)
+        }
+    }
+
     @Test("a retraction takes the message and its edits out of both logs", arguments: StoreKind.allCases)
     func aRetractionTakesTheMessageAndItsEditsOutOfBothLogs(_ kind: StoreKind) async throws {
         try await withStore(kind) { store async throws in

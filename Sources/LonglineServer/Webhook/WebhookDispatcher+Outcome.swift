@@ -49,9 +49,9 @@ extension WebhookDispatcher {
             // What takes a push back is told of a conversation that was muted since as well.
             if !notification.isCancel {
                 if try await muting.isMuted(key.user, key.conversation, in: key.tenant) { return .muted }
-                if try await isConfirmed(notification) { return .confirmed }
+                guard let confirmed = try await confirmedPlace(before: notification) else { return .confirmed }
                 let isLastOver = notification.isLastOver(at: now)
-                let standing = try await standing(of: notification, now: now)
+                let standing = try await standing(of: notification, behind: confirmed, now: now)
                 if standing.absence == .notEntitled { return .notEntitled }
                 notification.count = min(notification.count, standing.most)
                 if isLastOver || standing.absence == .retracted {
@@ -77,29 +77,35 @@ extension WebhookDispatcher {
         }
     }
 
-    /// Whether a device has the news. A session on another event loop may have confirmed them before they were noted here: that was
-    /// told to nobody but the cursors.
-    private func isConfirmed(_ notification: PendingNotification) async throws(StoreError) -> Bool {
+    /// How far a device has the channel that the news are in. A session on another event loop may have confirmed them before they were
+    /// noted here: that was told to nobody but the cursors.
+    /// - Returns: nil: a device has the news.
+    private func confirmedPlace(before notification: PendingNotification) async throws(StoreError) -> Offset? {
         let (key, channel) = (notification.key, notification.channel)
         // In this order: what is written meanwhile, the store has then.
         let place = ChannelPosition(channel: channel, position: notification.position)
-        if cursors.covers(place, of: UserKey(key)) { return true }
+        if cursors.covers(place, of: UserKey(key)) { return nil }
         let known = try await store.confirmed(by: key.user, in: ChannelKey(tenant: key.tenant, channel: channel))
-        return known.map { notification.isCovered(by: $0, of: channel) } ?? false
+        guard let known, known.epoch == notification.position.epoch else { return 0 }
+        return notification.isCovered(by: known, of: channel) ? nil : known.offset
     }
 
     /// What the log says of news now.
     private struct Standing {
         /// Why the last of them is not for the user any more, or never was; nil when it is, or is only over.
         var absence: SkipReason?
-        /// As many as there can be: members are told of what came within a second, and who joined in it of no more than came since.
+        /// As many as there can be: members are told of what came within a second, and who joined in it of no more than came since; and
+        /// others than the last may have been taken back, or be over.
         var most = UInt64.max
         /// The last entry that the user may read.
         var end: Offset = 0
     }
 
     /// Members are looked up a moment after a message: who joined meanwhile is one of them.
-    private func standing(of notification: PendingNotification, now: UInt64) async throws(StoreError) -> Standing {
+    /// - Parameter confirmed: what a device has of the channel.
+    private func standing(
+        of notification: PendingNotification, behind confirmed: Offset, now: UInt64
+    ) async throws(StoreError) -> Standing {
         let place = notification.position
         var standing = Standing()
         guard place.offset > 0 else { return standing }
@@ -117,23 +123,33 @@ extension WebhookDispatcher {
         }
         guard page.epoch == place.epoch else { return standing }
         standing.end = page.head
+        var after = confirmed
         if isRoom {
             // A stay begins with an entry that is no news.
             guard let stay = page.stay, stay.after + 1 < place.offset, place.offset <= stay.upTo ?? .max else {
                 standing.absence = .notEntitled
                 return standing
             }
-            if notification.count > 1 {
-                // Offsets have gaps: other channels' entries. The last message counts, even where it was retracted.
-                let before = try await store.countMessages(
-                    in: channel, after: stay.after, upTo: place.offset - 1, notBy: notification.key.user,
-                    limit: Int(clamping: notification.count - 1))
-                standing.most = UInt64(before) + 1
-            }
+            after = max(after, stay.after)
             standing.end = min(page.head, stay.upTo ?? .max)
         }
         if case .skip(let skip)? = page.items.first, skip.reason == .retracted { standing.absence = .retracted }
+        // What is told in the place of a push is told under a place where nothing need be.
+        guard notification.count > 1 || !isThere(notification, page) else { return standing }
+        let left = try await store.countMessages(
+            in: channel, after: after, upTo: place.offset,
+            by: isRoom ? .allBut(notification.key.user) : .only(notification.sender),
+            limit: Int(clamping: notification.count), now: now)
+        // The last one counts still where it was taken back, or is over.
+        let isLastCounted = standing.absence != .retracted && !notification.isLastOver(at: now)
+        standing.most = UInt64(left) + (isLastCounted ? 0 : 1)
+        if left == 0 { (standing.absence, standing.most) = (.retracted, 1) }
         return standing
+    }
+
+    private func isThere(_ notification: PendingNotification, _ page: LogPage) -> Bool {
+        guard case .entry(let entry)? = page.items.first else { return false }
+        return entry.kind.isNews && entry.sender == notification.sender
     }
 
     /// The text of the last of the news as its last edit has it, which may have been entered after the news were noted.

@@ -31,19 +31,23 @@ struct ConversationRecord: Hashable, Sendable {
     var place: ConversationPlace { ConversationPlace(time: time, conversation: name) }
 }
 
-/// Whose messages count.
-enum Authors: Hashable, Sendable {
-    /// This user's: the other side of a direct conversation.
-    case only(UserID)
-    /// Everybody's but this user's: in a room.
-    case allBut(UserID)
-
+extension Authors {
     func includes(_ user: UserID) -> Bool {
         switch self {
         case .only(let one): user == one
         case .allBut(let one): user != one
         }
     }
+}
+
+/// Which entries count.
+enum Counted: Hashable, Sendable {
+    /// Messages.
+    case messages
+    /// What users are told of: requests and replies, too.
+    case news
+
+    func includes(_ kind: EntryKind) -> Bool { self == .news ? kind.isNews : kind == .message }
 }
 
 extension ConversationPlace {

@@ -96,8 +96,8 @@ extension StoreLogic {
                 var read = conversation.unread
                 if offset < conversation.incoming {
                     let looking = budget.next
-                    let counted = try tables.countUnread(
-                        in: channel, above: conversation.read, through: offset, by: .only(peer),
+                    let counted = try tables.count(
+                        .messages, in: channel, above: conversation.read, through: offset, by: .only(peer),
                         limit: conversation.unread, looking: looking, now: 0)
                     budget.spend(counted.looked)
                     if counted.looked == looking { reached = counted.last }

@@ -56,8 +56,8 @@ extension StoreRules {
         guard case .user(let peer) = conversation.name, (1...looking).contains(conversation.unread) else {
             return conversation.unread
         }
-        let counted = try tables.countUnread(
-            in: inbox, above: conversation.read, through: conversation.incoming, by: .only(peer),
+        let counted = try tables.count(
+            .messages, in: inbox, above: conversation.read, through: conversation.incoming, by: .only(peer),
             limit: conversation.unread, looking: looking, now: now)
         let isWhole = counted.looked < looking || counted.last >= conversation.incoming
         return isWhole ? counted.count : conversation.unread
@@ -89,8 +89,8 @@ extension StoreRules {
     ) throws -> ConversationItem {
         let conversation = try tables.conversation(room.key.channel, of: inbox)
         let read = conversation?.read ?? 0
-        let unread = try tables.countUnread(
-            in: room, above: max(read, stint.joined), through: room.head, by: .allBut(user),
+        let unread = try tables.count(
+            .messages, in: room, above: max(read, stint.joined), through: room.head, by: .allBut(user),
             limit: FrameLimits.maximumUnread, looking: budget.next, now: now)
         budget.spend(unread.looked)
         return ConversationItem(

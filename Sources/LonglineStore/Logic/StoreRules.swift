@@ -113,14 +113,15 @@ enum StoreRules {
         return nil
     }
 
-    /// See ``ChannelLog/countMessages(in:after:upTo:notBy:limit:)``.
+    /// See ``ChannelLog/countMessages(in:after:upTo:by:limit:now:)``.
     static func countMessages(
-        in key: ChannelKey, after: Offset, upTo: Offset, notBy user: UserID, limit: Int, _ tables: some StoreTables
+        in key: ChannelKey, after: Offset, upTo: Offset, by authors: Authors, limit: Int, now: UInt64,
+        _ tables: some StoreTables
     ) throws -> Int {
         guard let channel = try tables.channel(key) else { return 0 }
         let looking = 1_024
-        let counted = try tables.countUnread(
-            in: channel, above: after, through: upTo, by: .allBut(user), limit: limit, looking: looking, now: 0)
+        let counted = try tables.count(
+            .news, in: channel, above: after, through: upTo, by: authors, limit: limit, looking: looking, now: now)
         return counted.looked < looking ? counted.count : limit
     }
 

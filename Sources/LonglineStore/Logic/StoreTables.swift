@@ -204,10 +204,10 @@ protocol StoreTables: AnyObject {
     /// The conversations that a user muted or blocked.
     func countSettings(of inbox: ChannelRecord) throws -> Int
     func conversationsWithSettings(of inbox: ChannelRecord) throws -> [ConversationRecord]
-    /// Counts messages of some authors in a range, up to `limit` and among the first `looking` entries of it.
-    func countUnread(
-        in channel: ChannelRecord, above: Offset, through: Offset, by authors: Authors, limit: Int, looking: Int,
-        now: UInt64
+    /// Counts what some authors wrote in a range, up to `limit` and among the first `looking` entries of it.
+    func count(
+        _ what: Counted, in channel: ChannelRecord, above: Offset, through: Offset, by authors: Authors, limit: Int,
+        looking: Int, now: UInt64
     ) throws -> UnreadCount
     /// The highest cursor that a user's devices have in a channel's present epoch; 0 for none.
     func highestCursor(of user: UserID, in channel: ChannelRecord) throws -> Offset

@@ -87,11 +87,11 @@ public actor InMemoryStore: MessageStore, StoreMaintenance {
     }
 
     public func countMessages(
-        in channel: ChannelKey, after: Offset, upTo: Offset, notBy user: UserID, limit: Int
+        in channel: ChannelKey, after: Offset, upTo: Offset, by authors: Authors, limit: Int, now: UInt64
     ) async throws(StoreError) -> Int {
         try perform { logic in
             try StoreRules.countMessages(
-                in: channel, after: after, upTo: upTo, notBy: user, limit: limit, logic.tables)
+                in: channel, after: after, upTo: upTo, by: authors, limit: limit, now: now, logic.tables)
         }
     }
 

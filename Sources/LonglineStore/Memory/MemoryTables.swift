@@ -357,13 +357,13 @@ final class MemoryTables: StoreTables {
         (conversations[inbox.id] ?? [:]).values.filter(\.hasSettings)
     }
 
-    func countUnread(
-        in channel: ChannelRecord, above: Offset, through: Offset, by authors: Authors, limit: Int, looking: Int,
-        now: UInt64
+    func count(
+        _ what: Counted, in channel: ChannelRecord, above: Offset, through: Offset, by authors: Authors, limit: Int,
+        looking: Int, now: UInt64
     ) -> UnreadCount {
         let looked = entries(in: channel, above: above).prefix { $0.offset <= through }.prefix(looking)
         let count = looked.count {
-            $0.kind == .message && authors.includes($0.sender) && !$0.isExpired(at: now)
+            what.includes($0.kind) && authors.includes($0.sender) && !$0.isExpired(at: now)
         }
         return UnreadCount(count: min(limit, count), looked: looked.count, last: looked.last?.offset ?? above)
     }

@@ -255,10 +255,10 @@ public final class SQLiteStore: MessageStore, StoreMaintenance {
     }
 
     public func countMessages(
-        in channel: ChannelKey, after: Offset, upTo: Offset, notBy user: UserID, limit: Int
+        in channel: ChannelKey, after: Offset, upTo: Offset, by authors: Authors, limit: Int, now: UInt64
     ) async throws(StoreError) -> Int {
         try await read {
-            try StoreRules.countMessages(in: channel, after: after, upTo: upTo, notBy: user, limit: limit, $0)
+            try StoreRules.countMessages(in: channel, after: after, upTo: upTo, by: authors, limit: limit, now: now, $0)
         }
     }
 

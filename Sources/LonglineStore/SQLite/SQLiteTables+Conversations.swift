@@ -88,18 +88,23 @@ extension SQLiteTables {
         ).map { try Self.conversation($0, of: inbox) }
     }
 
-    func countUnread(
-        in channel: ChannelRecord, above: Offset, through: Offset, by authors: Authors, limit: Int, looking: Int,
-        now: UInt64
+    func count(
+        _ what: Counted, in channel: ChannelRecord, above: Offset, through: Offset, by authors: Authors, limit: Int,
+        looking: Int, now: UInt64
     ) throws -> UnreadCount {
         let (comparison, user) =
             switch authors {
             case .only(let user): ("=", user)
             case .allBut(let user): ("<>", user)
             }
+        let kinds =
+            switch what {
+            case .messages: "kind = 0"
+            case .news: "kind IN (0, 7, 8)"
+            }
         let counted = try row(
             """
-            SELECT coalesce(sum(kind = 0 AND sender \(comparison) ? AND (expiry = 0 OR expiry > ?)), 0), count(*), max(offset)
+            SELECT coalesce(sum(\(kinds) AND sender \(comparison) ? AND (expiry = 0 OR expiry > ?)), 0), count(*), max(offset)
                 FROM (SELECT offset, kind, sender, expiry FROM entries
                     WHERE channel = ? AND offset > ? AND offset <= ? ORDER BY offset LIMIT ?)
             """,

@@ -107,10 +107,11 @@ final class FaultyStore: MessageStore {
     }
 
     func countMessages(
-        in channel: ChannelKey, after: Offset, upTo: Offset, notBy user: UserID, limit: Int
+        in channel: ChannelKey, after: Offset, upTo: Offset, by authors: Authors, limit: Int, now: UInt64
     ) async throws(StoreError) -> Int {
         if let error = current.reads { throw error }
-        return try await inner.countMessages(in: channel, after: after, upTo: upTo, notBy: user, limit: limit)
+        return try await inner.countMessages(
+            in: channel, after: after, upTo: upTo, by: authors, limit: limit, now: now)
     }
 
     func head(of channel: ChannelKey) async throws(StoreError) -> ChannelHead? { try await inner.head(of: channel) }

@@ -135,6 +135,44 @@ extension WebhookTests {
         }
     }
 
+    /// Bob is away, and is told of each of Ann's messages.
+    /// - Returns: Ann's device, and where the messages are.
+    private func tellOneByOne(
+        _ messages: Int, isRoom: Bool, _ server: TestServer
+    ) async throws -> (phone: TestDevice, places: [Position]) {
+        let phone = try await server.connected("ann")
+        if isRoom {
+            let away = try await server.connected("bob")
+            for (number, device) in [phone, away].enumerated() {
+                _ = try await device.request(hall, number: UInt64(number))
+            }
+            try await away.drop()
+            while server.runtime.core.registry.isOnline(UserKey(tenant: TokenIssuer.tenant, user: bob)) {
+                await Task.yield()
+            }
+        }
+        var places: [Position] = []
+        for number in 1...messages {
+            let text = "secret \(number)"
+            let outcome = try await isRoom ? phone.publish(text, to: .room(hall)) : phone.message(text, to: bob)
+            if case .published(let published) = outcome { places.append(published.position) }
+            _ = try await statistics(server) { $0.sent == UInt64(number) }
+        }
+        return (phone, places)
+    }
+
+    @Test(arguments: [true, false]) func aPushIsTakenBackOnceAllThatItCountsIsRetracted(isRoom: Bool) async throws {
+        try await withWebhook({ endpoint, _ in endpoint.tellsCancels = true }) { server, backend in
+            let (phone, places) = try await tellOneByOne(2, isRoom: isRoom, server)
+            let told = try news(try await requests(backend, 2)[1])
+            for place in places { try await retract(place, by: phone, in: isRoom ? hall : nil) }
+            let cancel = try cancel(try await requests(backend, 3)[2])
+            #expect(cancel.cancel == true && cancel.collapse == told.collapse && cancel.offset == told.offset)
+            let statistics = try await statistics(server) { $0.cancelsSent == 1 && $0.waiting == 0 }
+            #expect(statistics.sent == 2 && backend.requests.count == 3)
+        }
+    }
+
     @Test(arguments: [1, 2], [true, false]) func whatWasToldIsTakenBackOnceItIsRetracted(messages: Int, isRoom: Bool)
         async throws
     {
@@ -142,27 +180,10 @@ extension WebhookTests {
             endpoint.tellsCancels = true
             endpoint.includesPayload = true
         }) { server, backend in
-            let phone = try await server.connected("ann")
-            if isRoom {
-                let away = try await server.connected("bob")
-                for (number, device) in [phone, away].enumerated() {
-                    _ = try await device.request(hall, number: UInt64(number))
-                }
-                try await away.drop()
-                while server.runtime.core.registry.isOnline(UserKey(tenant: TokenIssuer.tenant, user: bob)) {
-                    await Task.yield()
-                }
-            }
-            var last: PublishOutcome?
-            for number in 1...messages {
-                let text = "secret \(number)"
-                last = try await isRoom ? phone.publish(text, to: .room(hall)) : phone.message(text, to: bob)
-                _ = try await statistics(server) { $0.sent == UInt64(number) }
-            }
-            guard case .published(let published)? = last else { return #expect(Bool(false), "not entered") }
+            let (phone, places) = try await tellOneByOne(messages, isRoom: isRoom, server)
             let told = try news(try await requests(backend, messages)[messages - 1])
             #expect(told.payload != nil)
-            try await retract(published.position, by: phone, in: isRoom ? hall : nil)
+            try await retract(try #require(places.last), by: phone, in: isRoom ? hall : nil)
             let request = try await requests(backend, messages + 1)[messages]
             if messages == 1 {
                 let cancel = try cancel(request)

@@ -23,7 +23,7 @@ extension WebhookTests {
 
         /// - Returns: where it stands, and where the recipient's copy does.
         mutating func publish(
-            _ text: String, in room: RoomID?, as kind: PublishKind = .message
+            _ text: String, in room: RoomID?, as kind: PublishKind = .message, timeToLive: UInt64 = 0
         ) async throws -> (own: Position, copy: Position) {
             last += 1
             let request = AppendRequest(
@@ -31,7 +31,7 @@ extension WebhookTests {
                 channel: room.map { .room($0) } ?? .user(ann),
                 publish: Publish(
                     id: last, tag: last, after: last - 1, recipient: room == nil ? bob : nil, kind: kind,
-                    timeToLive: 0, payload: ByteBuffer(string: text)))
+                    timeToLive: timeToLive, payload: ByteBuffer(string: text)))
             guard case .entered(let published, _, _, let copy)? = await store.append([request]).first else {
                 throw CancellationError()
             }
@@ -41,7 +41,8 @@ extension WebhookTests {
 
     /// What Bob is told of a message that waited, as its text was when it came.
     private func told(
-        _ text: String, at position: Position, in room: RoomID?, count: UInt64 = 1, _ store: InMemoryStore
+        _ text: String, at position: Position, in room: RoomID?, count: UInt64 = 1, expiry: UInt64 = 0,
+        _ store: InMemoryStore
     ) async throws -> News {
         var told: News?
         try await withTemporaryDirectory { folder in
@@ -52,7 +53,8 @@ extension WebhookTests {
                 key: PendingNotification.Key(
                     tenant: TokenIssuer.tenant, user: bob, conversation: room.map { .room($0) } ?? .user(ann)),
                 channel: room.map { .room($0) } ?? .user(bob), position: position, sender: ann, count: count,
-                time: now, expiry: 0, payload: ByteBuffer(string: text), since: now, notBefore: now)
+                time: now, expiry: expiry, until: count > 1 ? 0 : nil, payload: ByteBuffer(string: text), since: now,
+                notBefore: now)
             try await journal.apply(keep: [notification], forget: [])
             try journal.close()
             try await withWebhook(
@@ -105,6 +107,42 @@ extension WebhookTests {
         _ = try await author.publish("better", in: nil, as: .edit(message.own))
         let news = try await told("a typo", at: message.copy, in: nil, author.store)
         #expect(text(news) == "better")
+    }
+
+    @Test(arguments: [true, false]) func whatWasTakenBackBeforeItIsToldIsNotCounted(isRoom: Bool) async throws {
+        var author = Author()
+        let room = isRoom ? hall : nil
+        for user in [ann, bob] {
+            _ = try await author.store.change(hall, .join(create: true), by: author.device(user))
+        }
+        _ = try await author.publish("one", in: room)
+        let second = try await author.publish("two", in: room)
+        let last = try await author.publish("three", in: room)
+        _ = try await author.publish("", in: room, as: .retract(second.own))
+        let news = try await told("three", at: last.copy, in: room, count: 3, author.store)
+        #expect(news.count == 2 && text(news) == "three")
+    }
+
+    @Test(arguments: [true, false], [true, false]) func whatIsOverBeforeItIsToldIsNotCounted(isRoom: Bool, isLast: Bool)
+        async throws
+    {
+        var author = Author()
+        let room = isRoom ? hall : nil
+        for user in [ann, bob] {
+            _ = try await author.store.change(hall, .join(create: true), by: author.device(user))
+        }
+        var places: [Position] = []
+        for word in ["one", "two", "three"] {
+            let isBrief = word == (isLast ? "three" : "two")
+            places.append(try await author.publish(word, in: room, timeToLive: isBrief ? 1 : 0).copy)
+        }
+        // It is over when a millisecond has passed.
+        let end = WallClock.milliseconds() + 1
+        while WallClock.milliseconds() <= end { await Task.yield() }
+        let last = try #require(places.last)
+        let news = try await told("three", at: last, in: room, count: 3, expiry: isLast ? end : 0, author.store)
+        // In the place of the last one the others are told, without a text.
+        #expect(news.count == 2 && text(news) == (isLast ? nil : "three"))
     }
 
     @Test func whoJoinedBehindSomeOfTheMessagesIsToldOfTheOthersOnly() async throws {
