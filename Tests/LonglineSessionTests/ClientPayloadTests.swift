@@ -193,6 +193,42 @@ struct ClientPayloadTests {
         #expect(actions.delivered.isEmpty)
     }
 
+    @Test("Another entry or an absence inside the parts of one closes the link")
+    func inside() {
+        let others: [Frame] = [
+            .deliver(Deliver(entry: Fixture.entry(1, after: 0), redelivered: false)),
+            .skip(Skip(previous: 0, to: 1, reason: .expired)),
+            .gap(Gap(from: Position(epoch: Fixture.epoch, offset: 0), first: 1)),
+        ]
+        for other in others {
+            var session = client()
+            open(&session)
+            session.received(frames(40_000)[0], lane: one, now: now)
+            #expect(session.drain().endCode == nil)
+            session.received(other, lane: one, now: now)
+            let actions = session.drain()
+            #expect(actions.endCode == .unexpectedFrame && actions.delivered.isEmpty && actions.gaps.isEmpty)
+        }
+    }
+
+    @Test("A window that is full takes no absence either")
+    func full() {
+        let absences: [Frame] = [
+            .skip(Skip(previous: 1, to: 2, reason: .expired)),
+            .gap(Gap(from: Position(epoch: Fixture.epoch, offset: 1), first: 2)),
+        ]
+        for absence in absences {
+            var session = client(window: 100)
+            open(&session)
+            let entry = Fixture.entry(1, after: 0)
+            session.received(.deliver(Deliver(entry: entry, redelivered: false)), lane: one, now: now)
+            #expect(session.drain().delivered == [1])
+            session.received(absence, lane: one, now: now)
+            let actions = session.drain()
+            #expect(actions.endCode == .limitExceeded && actions.gaps.isEmpty)
+        }
+    }
+
     @Test("A server that sends five payloads at once, or one over 16 MiB, is left")
     func limits() {
         var session = client()

@@ -63,6 +63,36 @@ struct RoomRequestTests {
         #expect(owner.drain().closeCode == .unexpectedFrame)
     }
 
+    @Test("In early data 64 requests wait for the handshake and are then worked off as others are; one more closes")
+    func early() {
+        func waiting(_ count: UInt64) -> ServerSession {
+            var session = ServerSession(
+                configuration: ServerSessionConfiguration(), observedAddress: "192.0.2.1:1", now: now)
+            session.received(.connect(Fixture.connect()), lane: .control, early: true, now: now)
+            session.authenticated(
+                SessionGrant(
+                    identity: Fixture.identity(), session: 1, resumed: false, cursorVersion: 1, channels: [],
+                    ticket: nil), time: 0, now: now)
+            for request in 1...count {
+                session.received(
+                    .join(RoomRequest(request: request, room: hall)), lane: .control, early: true, now: now)
+            }
+            return session
+        }
+        func joins(_ actions: [ServerAction]) -> [UInt64] {
+            actions.compactMap { if case .join(let request) = $0 { request.request } else { nil } }
+        }
+        var session = waiting(64)
+        let before = session.drain()
+        #expect(joins(before).isEmpty && before.closeCode == nil)
+        session.handshakeCompleted(now: now)
+        let actions = session.drain()
+        #expect(joins(actions) == Array(1...16))
+        #expect(refusals(actions) == [RefusalCode?](repeating: .overloaded, count: 48))
+        var over = waiting(65)
+        #expect(over.drain().closeCode == .limitExceeded)
+    }
+
     @Test("Pages of members are read one at a time, and none while lane 0 is not writable")
     func membersOneByOne() {
         func ask(_ request: UInt64, limit: UInt64 = 100) -> Frame {

@@ -2,7 +2,7 @@ import LonglineSession
 import LonglineWire
 import NIOCore
 
-/// What history, heartbeats, limits and settings get, in the table's words.
+/// What history, heartbeats, limits, settings and recipients get, in the table's words.
 extension SpecifiedAnswers {
     private static func history(
         _ request: UInt64, _ channel: ChannelID = Fixture.inbox, epoch: Epoch = 0, from: Offset = 60,
@@ -39,7 +39,23 @@ extension SpecifiedAnswers {
         return session.drain().publishes.count
     }
 
+    /// What a publish with a recipient gets from a session that may publish to all.
+    private static func addressed(in channel: ChannelID) -> String {
+        var announcer = identity()
+        announcer.grants = ChannelPattern("all/*").map { [ChannelGrant(.publish, $0)] } ?? []
+        var session = server(announcer)
+        var publish = Fixture.publish(1)
+        publish.recipient = Fixture.user("bob")
+        session.received(.lane(LaneHeader(channel: channel, epoch: 0)), lane: lane, early: false, now: now)
+        session.received(.publish(publish), lane: lane, early: false, now: now)
+        return words(session.drain())
+    }
+
     static let pasts: Answers = [
+        "PUBLISH | recipient | in a room or a broadcast": {
+            guard let news = try? ChannelID("all/news") else { return "no channel" }
+            return same(addressed(in: .room(hall)), addressed(in: news))
+        },
         "HISTORY | request | a number that waits for its answer": { control(history(1), history(1)) },
         "HISTORY | request | over 4 without an answer": { control((1...5).map { history($0) }) },
         "HISTORY | channel | not the user's": { control(history(1, .room(hall))) },

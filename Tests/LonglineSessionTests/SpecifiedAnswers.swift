@@ -28,6 +28,18 @@ enum SpecifiedAnswers {
             ("LonglineServerTests/ConversationTests", "settings"),
             ("LonglineStoreTests/ConversationConformanceTests", "settingsAreAUsersBoundedAndGoneWithTheAccount"),
         ],
+        "DELIVER, SKIP, GAP |  | with the window full already": [
+            ("LonglineSessionTests/ClientSessionTests", "overfullWindow"),
+            ("LonglineSessionTests/ClientPayloadTests", "full"),
+        ],
+        "DELIVER, SKIP, GAP |  | inside the parts of another on its lane": [
+            ("LonglineSessionTests/ClientPayloadTests", "inside"),
+            ("LonglineSessionTests/ClientPayloadTests", "damaged"),
+        ],
+        "PUBLISH, DELIVER | following | a fifth payload in parts at once": [
+            ("LonglineSessionTests/LargePayloadTests", "tooMany"),
+            ("LonglineSessionTests/ClientPayloadTests", "limits"),
+        ],
         "PUBLISH | id, tag | see section 8": [
             ("LonglineStoreTests/PublishConformanceTests", "outOfOrderReusedAndInvalidIDsStoreNothing"),
             ("LonglineStoreTests/PublishConformanceTests", "theLast1024AnswersAreRememberedAndOlderOnesAreUnknown"),
@@ -48,9 +60,6 @@ enum SpecifiedAnswers {
         "CONNECT | connect number | lower than one that was seen": (
             "LonglineServerTests/SessionHostTests", "aLowerConnectNumberIsStale"
         ),
-        "DELIVER, SKIP, GAP |  | with the window full already": (
-            "LonglineSessionTests/ClientSessionTests", "overfullWindow"
-        ),
         "LEAVE, ROOM | room | not a member": ("LonglineStoreTests/RoomRightsConformanceTests", "onlyOwnersChangeARoom"),
         "MEMBERS | room | not a member": ("LonglineServerTests/RoomTests", "addingAndRemoving"),
         "CONVERSATIONS | after | bytes that no page gave": ("LonglineServerTests/ConversationTests", "refusals"),
@@ -67,18 +76,12 @@ enum SpecifiedAnswers {
         "PUBLISH | following | over *maximum payload* with the payload": (
             "LonglineSessionTests/LargePayloadTests", "refused"
         ),
-        "PUBLISH, DELIVER | following | a fifth payload in parts at once": (
-            "LonglineSessionTests/LargePayloadTests", "tooMany"
-        ),
         "DELIVER | following | beside another entry in a page of history": (
             "LonglineSessionTests/HistoryTests", "largePayloads"
         ),
         "DELIVER | following | over 16 MiB with the payload": ("LonglineSessionTests/ClientPayloadTests", "limits"),
         "PUBLISH, LANE |  | inside the parts of another on its lane": (
             "LonglineSessionTests/LargePayloadTests", "places"
-        ),
-        "DELIVER, SKIP, GAP |  | inside the parts of another on its lane": (
-            "LonglineSessionTests/ClientPayloadTests", "damaged"
         ),
         "DELIVER, SKIP, GAP, BATCH, PART |  | on a lane with epoch 0": (
             "LonglineSessionTests/BadInputTests", "answerLane"
@@ -219,11 +222,6 @@ enum SpecifiedAnswers {
             same(
                 onLane(Fixture.inbox, .publish(Fixture.publish(0))),
                 onLane(Fixture.inbox, .publish(Fixture.publish(3, after: 3))))
-        },
-        "PUBLISH | recipient | in a room or a broadcast": {
-            var publish = Fixture.publish(1)
-            publish.recipient = bob
-            return onLane(.room(hall), .publish(publish))
         },
         "PUBLISH | payload | over 64 bytes in a retraction or reaction": {
             let place = Position(epoch: Fixture.epoch, offset: 1)
