@@ -167,7 +167,9 @@ struct Admission: Sendable {
         }
         switch core.registry.earlierSession(of: device, now: .now()) {
         case nil: return nil
-        case .attached(let session, let handle): return (session, table(await handle.sentPositions()))
+        case .attached(let session, let handle):
+            // Where its loop is stuck, more is marked as redelivered than need be.
+            return (session, await handle.sentPositions(within: core.limits.loopPatience).map(table))
         case .detached(let session, let sent): return (session, sent.map(table))
         }
     }

@@ -1,22 +1,32 @@
+import NIOCore
 import Synchronization
 
-extension LoopReference {
+extension EventLoop {
     /// Runs on the loop and answers, unless that takes too long: then it doesn't run at all.
     /// - Parameter late: returns when it does, or throws when it is cancelled, because the loop has come to it.
     /// - Returns: nil when it took too long.
     func submit<Value: Sendable>(
-        before late: @escaping @Sendable () async throws -> Void,
-        _ body: @escaping @Sendable (ServerLoop) -> Value
+        before late: @escaping @Sendable () async throws -> Void, _ body: @escaping @Sendable () -> Value
     ) async -> Value? {
         await withCheckedContinuation { continuation in
             let visit = LoopVisit<Value>(continuation)
             let timer = Task { if (try? await late()) != nil { visit.take()?.resume(returning: nil) } }
-            execute { loop in
+            execute {
                 timer.cancel()
                 guard let waiter = visit.take() else { return }
-                waiter.resume(returning: body(loop))
+                waiter.resume(returning: body())
             }
         }
+    }
+}
+
+extension LoopReference {
+    /// As on its event loop.
+    func submit<Value: Sendable>(
+        before late: @escaping @Sendable () async throws -> Void,
+        _ body: @escaping @Sendable (ServerLoop) -> Value
+    ) async -> Value? {
+        await eventLoop.submit(before: late) { [loop] in body(loop.value) }
     }
 }
 

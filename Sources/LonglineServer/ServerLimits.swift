@@ -32,6 +32,9 @@ public struct ServerLimits: Sendable {
     /// The versions of the protocol, best first. Internal: there is one so far, and tests stand in for a service of another time.
     var protocolVersions: [UInt32] = [1]
 
+    /// How long who can do without an event loop's answer waits for it. Internal: tests wait for less.
+    var loopPatience = Duration.seconds(1)
+
     /// How long a new connection may take to be accepted. Then: ``/LonglineWire/CloseCode/connectTimeout``.
     public var connectTimeout: TimeAmount = .seconds(10)
     /// After this long without a packet the server gives a session up.

@@ -32,8 +32,8 @@ struct SessionReference: SessionHandle {
 
     func end(_ close: Close) { eventLoop.execute { host.value.end(close) } }
 
-    func sentPositions() async -> [ChannelPosition] {
-        (try? await eventLoop.submit { host.value.sentPositions }.get()) ?? []
+    func sentPositions(within patience: Duration) async -> [ChannelPosition]? {
+        await eventLoop.submit(before: { try await Task.sleep(for: patience) }) { [host] in host.value.sentPositions }
     }
 }
 

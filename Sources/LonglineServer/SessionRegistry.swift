@@ -24,8 +24,8 @@ extension UserKey {
 protocol SessionHandle: Sendable {
     /// Ends the session with this.
     func end(_ close: Close)
-    /// The highest place sent to the device, per channel.
-    func sentPositions() async -> [ChannelPosition]
+    /// The highest place sent to the device, per channel; nil where the session's loop takes longer to say it.
+    func sentPositions(within patience: Duration) async -> [ChannelPosition]?
 }
 
 /// What a device's earlier session leaves to the next.

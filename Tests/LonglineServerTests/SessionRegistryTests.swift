@@ -11,7 +11,7 @@ import Testing
     private final class Handle: SessionHandle {
         let ends = Mutex<[Close]>([])
         func end(_ close: Close) { ends.withLock { $0.append(close) } }
-        func sentPositions() async -> [ChannelPosition] { [] }
+        func sentPositions(within patience: Duration) async -> [ChannelPosition]? { [] }
     }
 
     private static let device = key("ann", "phone")

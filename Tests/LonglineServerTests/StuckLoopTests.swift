@@ -38,6 +38,22 @@ import Testing
         }
     }
 
+    @Test("lets a device whose link is there back in on another one")
+    func reconnect() async throws {
+        var limits = ServerLimits()
+        limits.loopPatience = .milliseconds(20)
+        try await TestServer(limits: limits).use { server in
+            let behind = try await server.connected("ann", loop: 0)
+            let release = DispatchSemaphore(value: 0)
+            defer { release.signal() }
+            server.runtime.loops[0].eventLoop.execute { release.wait() }
+            let back = try await server.device("ann", loop: 1)
+            #expect(try await back.connect().resumed, "nothing is known of what was sent, and the session goes on")
+            release.signal()
+            #expect(try await behind.closed() == .replaced)
+        }
+    }
+
     @Test("keeps no session on another one alive that a revocation names")
     func revocation() async throws {
         try await TestServer().use { server in
