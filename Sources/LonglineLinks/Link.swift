@@ -129,8 +129,9 @@ public protocol LinkHandler: AnyObject {
     func laneWritabilityChanged(_ lane: LaneID, writable: Bool, link: any Link)
     /// What ``Link/reportWhenDelivered(_:question:)`` asked about was delivered, or the lane is no more.
     func laneDelivered(_ lane: LaneID, question: UInt64, link: any Link)
-    /// Over 512 KiB wait on a lane of this side for a peer that does not take them: a server closes the link. It is said
-    /// again with every flush that leaves as much.
+    /// Over 512 KiB wait on a lane of this side for a peer that does not take them, or over 8,192 lanes of this side are not at their
+    /// end, or more waits on all together than a server lets: it closes the link. It is said again with every flush that leaves
+    /// as much, of several lanes of the last one that was sent on.
     func laneOverfull(_ lane: LaneID, link: any Link)
     /// The peer takes no more of a lane of this side, or broke lane 0 off (STOP_SENDING, RESET_STREAM): what the protocol says there
     /// can't be said any more, so the link has to be closed.

@@ -10,6 +10,9 @@ struct OutboundLane {
     /// More than this waiting is more than a peer that listens ever needs: what a sender puts on a lane on its own account
     /// stops at ``highWater``, and what answers the peer is bounded for each kind of request.
     static let limit = 512 << 10
+    /// More lanes than this that are not at their end are more than such a peer needs, too: a session has 4,096 at most, and as many
+    /// may have ended without the peer's word.
+    static let lanesLimit = 8_192
 
     /// The stream, once the peer's limit allowed one.
     var stream: QUICStreamID?

@@ -46,6 +46,9 @@ public final class QUICLink: Link {
     var signals = SignalDatagrams()
     private var inbound: [QUICStreamID: InboundLane] = [:]
     private(set) var outbound: [LaneID: OutboundLane] = [:]
+    /// What waits on all of these, and how much may.
+    private var waitingBytes = 0
+    private let maximumWaitingBytes: Int
     private var lanesByStream: [QUICStreamID: LaneID] = [:]
     /// Lanes that wait for stream credit, in the order of their numbers.
     private var unopened: [LaneID] = []
@@ -58,9 +61,10 @@ public final class QUICLink: Link {
     private var closing: (code: CloseCode, reason: String)?
 
     init(
-        eventLoop: any EventLoop, isServer: Bool, handler: any LinkHandler,
+        eventLoop: any EventLoop, isServer: Bool, handler: any LinkHandler, maximumWaitingBytes: Int = .max,
         random: any RandomNumberGenerator = SystemRandomNumberGenerator()
     ) {
+        self.maximumWaitingBytes = maximumWaitingBytes
         self.eventLoop = eventLoop
         self.random = random
         self.isServer = isServer
@@ -104,6 +108,7 @@ public final class QUICLink: Link {
         if UInt64.random(in: 0..<Self.greaseInterval, using: &random) == 0 {
             FrameEncoder.grease(using: &random, into: &out.pending)
         }
+        waitingBytes += out.pending.readableBytes
         outbound[lane] = out
         unopened.append(lane)
         openStreams()
@@ -122,8 +127,10 @@ public final class QUICLink: Link {
 
     public func send(_ frame: Frame, lane: LaneID) {
         guard state == .connecting || state == .established, let index = outbound.index(forKey: lane) else { return }
+        let before = outbound.values[index].pending.readableBytes
         do throws(FrameError) {
             if try outbound.values[index].append(frame) { mark(lane) }
+            waitingBytes += outbound.values[index].pending.readableBytes - before
         } catch {
             // An error of this side. Going on without the frame would leave a hole that the peer can't see.
             return close(.internalError, reason: "a frame that can't be sent: \(error.code)")
@@ -330,7 +337,8 @@ public final class QUICLink: Link {
     private func closed(_ stream: QUICStreamID) {
         read(stream)
         inbound[stream] = nil
-        if let lane = lanesByStream.removeValue(forKey: stream), lane != .control { outbound[lane] = nil }
+        guard let lane = lanesByStream.removeValue(forKey: stream), lane != .control else { return }
+        waitingBytes -= outbound.removeValue(forKey: lane)?.pending.readableBytes ?? 0
     }
 
     // MARK: Writing
@@ -339,6 +347,7 @@ public final class QUICLink: Link {
         guard let lane = lanesByStream[stream], let out = outbound[lane] else { return }
         outbound[lane]?.isDead = true
         outbound[lane]?.pending.clear()
+        waitingBytes -= out.pending.readableBytes
         mark(lane)
         // One that wants nothing behind the last frame has lost nothing.
         if state == .established, !out.finished { handler?.laneStopped(lane, link: self) }
@@ -384,6 +393,11 @@ public final class QUICLink: Link {
             let told = flush(lane)
             reported = reported || told
         }
+        let isOverfull = outbound.count > OutboundLane.lanesLimit || waitingBytes > maximumWaitingBytes
+        if state == .established, isOverfull, let last = lanes.last {
+            handler?.laneOverfull(last, link: self)
+            reported = true
+        }
         // Nothing else may ever come that the handler would work off what it was told with.
         if reported, state == .established { handler?.batchEnded(self) }
     }
@@ -392,6 +406,7 @@ public final class QUICLink: Link {
     private func flush(_ lane: LaneID) -> Bool {
         // The lane leaves the table while it is written, so that its buffer has one owner.
         guard var out = outbound.removeValue(forKey: lane) else { return false }
+        let before = out.pending.readableBytes
         if let stream = out.stream, let connection, !out.isDead, !out.finished {
             let finish = out.finishes
             do throws(QUICError) {
@@ -407,6 +422,7 @@ public final class QUICLink: Link {
         }
         let changed = out.updateWritability()
         let isOverfull = out.isOverfull
+        waitingBytes += out.pending.readableBytes - before
         outbound[lane] = out
         guard state == .established else { return false }
         if let changed { handler?.laneWritabilityChanged(lane, writable: changed, link: self) }

@@ -69,6 +69,10 @@ public struct QUICLinkServerConfiguration: Sendable {
     /// The endpoint's limits and its server configuration. The TLS context must offer
     /// ``QUICLinkProtocol/applicationProtocol``.
     public var quic: QUICServerConfiguration
+    /// Bytes that may wait on all lanes of a link together while the client takes nothing; beyond it is told by
+    /// ``LinkHandler/laneOverfull(_:link:)``. Above what a session sends on its own account, which is twice what it may have
+    /// unacknowledged, and 16 MiB for answers: 24 MiB.
+    public var maximumWaitingBytes = 24 << 20
 
     /// Accepts links with this TLS context and the settings for sessions.
     public init(tls: TLSServerContext) {
@@ -99,9 +103,11 @@ public final class QUICLinkListener: Sendable {
         others: QUICProtocolHandlers = [:],
         handlerFactory: @escaping @Sendable (any EventLoop) -> any LinkHandler
     ) async throws -> QUICLinkListener {
+        let maximumWaitingBytes = configuration.maximumWaitingBytes
         let accept: @Sendable (QUICLoopConnection) -> any QUICConnectionHandler = { connection in
             let link = QUICLink(
-                eventLoop: connection.eventLoop, isServer: true, handler: handlerFactory(connection.eventLoop))
+                eventLoop: connection.eventLoop, isServer: true, handler: handlerFactory(connection.eventLoop),
+                maximumWaitingBytes: maximumWaitingBytes)
             link.attach(connection)
             return QUICLinkEvents(link)
         }

@@ -36,6 +36,7 @@ final class QUICListener: LinkListener {
         // Each loop has an endpoint; the server's own count over all of them is exact and closes with a code.
         settings.quic.endpoint.maxConnections = configuration.limits.maximumConnections + 1024
         settings.quic.logger = configuration.logger
+        settings.maximumWaitingBytes = waitingBytes(for: configuration.limits)
         do {
             for address in configuration.addresses { try await checkFree(address, group) }
             let listener = try await QUICLinkListener.bind(
@@ -49,6 +50,9 @@ final class QUICListener: LinkListener {
                 advice: "choose a free UDP port, and addresses of this host")
         }
     }
+
+    /// What waits for a client that takes nothing: all that its session may have unacknowledged, and many answers.
+    static func waitingBytes(for limits: ServerLimits) -> Int { 2 * limits.unacknowledgedBytesPerSession + 16 << 20 }
 
     /// How connections are set up. One lives a minute longer than the longest silence of its session, which ends it with a word.
     static func transport(for limits: ServerLimits) -> TransportSettings {

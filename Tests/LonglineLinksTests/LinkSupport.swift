@@ -4,6 +4,7 @@ import LonglineWire
 import NIOCore
 import NIOPosix
 import QUICEngine
+import QUICTransport
 import Synchronization
 import Testing
 
@@ -113,9 +114,11 @@ func serverTLS(protocols: [String] = [QUICLinkProtocol.applicationProtocol]) thr
 }
 
 /// A listener and a connector on loops of their own, gone when the body is done.
-/// - Parameter sendMemory: what the server's connections may have written together that is not acknowledged; nil: as by default.
+/// - Parameters:
+///   - sendMemory: what the server's connections may have written together that is not acknowledged; nil: as by default.
+///   - waitingBytes: what may wait on all lanes of a server's link; nil: as by default.
 func withLinks(
-    sendMemory: Int? = nil,
+    sendMemory: Int? = nil, waitingBytes: Int? = nil,
     react: @escaping @Sendable (LinkEvent, any Link) -> Void = { _, _ in },
     body: (_ connector: QUICLinkConnector, _ target: QUICLinkTarget, _ server: LinkLog, _ loop: any EventLoop)
         async throws
@@ -125,6 +128,7 @@ func withLinks(
     let serverLog = LinkLog()
     var configuration = QUICLinkServerConfiguration(tls: try serverTLS())
     configuration.quic.endpoint.maxUnacknowledgedBytesPerAddress = sendMemory
+    if let waitingBytes { configuration.maximumWaitingBytes = waitingBytes }
     let listener = try await QUICLinkListener.bind(
         addresses: [SocketAddress(ipAddress: "127.0.0.1", port: 0)], configuration: configuration, group: group
     ) { _ in TestHandler(log: serverLog, react: react) }

@@ -87,6 +87,72 @@ struct WritabilityLinkTests {
         }
     }
 
+    /// What a peer that takes no streams makes a server hold.
+    private func refused(
+        waitingBytes: Int? = nil, _ say: @escaping @Sendable (any Link) -> Void
+    ) async throws {
+        try await withLinks(waitingBytes: waitingBytes) { event, link in
+            if case .overfull = event { link.close(.overloaded, reason: "too much waits") }
+            if case .frame(.ping, _, _) = event { say(link) }
+        } body: { connector, target, server, loop in
+            var target = target
+            target.transport.maxUnidirectionalStreams = 0
+            let log = try await connector.link(target, on: loop) { event, link in
+                if event == .established { link.send(ping(1), lane: .control) }
+            }
+            _ = try await server.next { if case .overfull(let lane) = $0 { lane } else { nil } }
+            #expect(try await log.closed() == .peer(code: .overloaded, reason: "too much waits"))
+        }
+    }
+
+    @Test("Too many lanes that a peer does not let end are told of, whatever is on them")
+    func tooManyLanes() async throws {
+        try await refused { link in
+            for number in 1...8_193 as ClosedRange<UInt64> {
+                let lane = LaneID(rawValue: number)
+                link.openLane(lane)
+                link.send(pong(number), lane: lane)
+                link.finishLane(lane)
+            }
+        }
+    }
+
+    @Test("Too much on several lanes together is told of, and no lane has too much")
+    func tooMuchTogether() async throws {
+        try await refused(waitingBytes: 200_000) { link in
+            for number in 1...14 as ClosedRange<UInt64> {
+                let lane = LaneID(rawValue: number)
+                link.openLane(lane)
+                link.send(Self.publish(), lane: lane)
+            }
+        }
+    }
+
+    @Test("What waited and left counts no more")
+    func leftAgain() async throws {
+        try await withLinks(waitingBytes: 200_000) { event, link in
+            guard case .frame(.ping(let ping), _, _) = event else { return }
+            let lane = LaneID(rawValue: ping.nonce)
+            link.openLane(lane)
+            for _ in 0..<10 { link.send(Self.publish(), lane: lane) }
+            link.finishLane(lane)
+        } body: { connector, target, server, loop in
+            let log = try await connector.link(target, on: loop) { event, link in
+                if event == .established { link.send(ping(1), lane: .control) }
+                if case .laneFinished(let lane) = event { link.send(ping(lane.rawValue + 1), lane: .control) }
+            }
+            _ = try await log.next { $0 == .laneFinished(LaneID(rawValue: 5)) ? true : nil }
+            let isOverfull = try await server.next { event in
+                switch event {
+                case .overfull: true
+                case .frame(.ping(let ping), _, _) where ping.nonce == 6: false
+                default: nil as Bool?
+                }
+            }
+            #expect(!isOverfull)
+        }
+    }
+
     @Test("What a handler is told of a lane is worked off at once, and does not wait for a packet")
     func writabilityIsABatch() async throws {
         try await withLinks { event, link in
