@@ -136,12 +136,23 @@ final class ServerCore: Sendable {
             return refuseLink("no room")
         }
         let address = StrangerTable.address(of: remote)
-        guard strangers.add(address, limit: limits.maximumUnauthenticatedPerAddress) else {
+        guard strangers.add(address, limit: limitPerAddress(left: limits.maximumUnauthenticated - all)) else {
+            // Else it is the server that is nearly full.
+            guard strangers.count(of: address) >= limits.maximumUnauthenticatedPerAddress else {
+                return refuseLink("no room")
+            }
             overAddressLimit.wrappingAdd(1, ordering: .relaxed)
             log.log(.notice, "too many connects from one address", ["address": "\(address)"])
             return refuseLink("too many connects from this address")
         }
         return LinkAdmission(address: address)
+    }
+
+    /// How many strangers of one address there may be with this one. No more than would be left for others: else a few addresses that
+    /// keep to their limit would take all the room. Where an address may have all of it, it may.
+    private func limitPerAddress(left: Int) -> Int {
+        let most = limits.maximumUnauthenticatedPerAddress
+        return most < limits.maximumUnauthenticated ? min(most, left + 1) : most
     }
 
     private func refuseLink(_ reason: String) -> LinkAdmission {

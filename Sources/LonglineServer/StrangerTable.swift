@@ -33,6 +33,9 @@ final class StrangerTable: Sendable {
         }
     }
 
+    /// Such links of an address now.
+    func count(of address: String) -> Int { counts.withLock { $0[address, default: 0] } }
+
     /// Addresses that have such links now.
     var addressCount: Int { counts.withLock { $0.count } }
 

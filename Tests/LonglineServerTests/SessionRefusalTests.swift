@@ -205,6 +205,24 @@ private let bob = identifier { try UserID("bob") }
         }
     }
 
+    @Test func aFewAddressesDoNotTakeAllTheRoomOfStrangers() async throws {
+        var limits = ServerLimits()
+        limits.maximumUnauthenticated = 8
+        limits.maximumUnauthenticatedPerAddress = 4
+        try await withServer(limits: limits) { server in
+            let core = server.runtime.core
+            var counts: [Int] = []
+            for host in 1...4 {
+                var count = 0
+                while core.admitLink(from: "192.0.2.\(host):4242").refusal == nil { count += 1 }
+                counts.append(count)
+            }
+            #expect(counts == [4, 2, 1, 1])
+            // The first has as many as an address may; the others met a server that was nearly full.
+            #expect(await server.runtime.statistics().connectionsOverAddressLimit == 1)
+        }
+    }
+
     @Test(arguments: [
         ("192.0.2.1:4242", "192.0.2.1"),
         ("[2001:db8:1:2:3:4:5:6]:443", "2001:db8:1:2::/64"),
