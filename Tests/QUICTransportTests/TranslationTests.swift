@@ -1,3 +1,4 @@
+import Foundation
 import HostNames
 import NIOCore
 import NIOPosix
@@ -20,23 +21,30 @@ struct TranslationTests {
             /// Of the known name; nil: no name server answers.
             var answer: [String]? = ["192.0.0.170", "64:ff9b::c000:aa", "64:ff9b::c000:ab"]
             var lookups: [String] = []
+            /// Lookups wait until the test lets them go.
+            var isSilent = false
         }
 
         let state = Mutex(State())
+        /// Where a silent resolver's lookups wait.
+        let gate = DispatchSemaphore(value: 0)
 
-        func translation(memory: TimeAmount = .hours(1)) -> AddressTranslation {
+        func translation(
+            memory: TimeAmount = .hours(1), patience: TimeAmount = .hours(1)
+        ) -> AddressTranslation {
             AddressTranslation(
-                memory: memory,
+                memory: memory, patience: patience,
                 source: { remote in
                     let (four, six) = self.state.withLock { ($0.four, $0.six) }
                     let local = if case .v4 = remote { four } else { six }
                     return local.flatMap { try? SocketAddress(ipAddress: $0, port: 0) }
                 },
                 lookUp: { name in
-                    let answer = self.state.withLock { state in
+                    let (answer, isSilent) = self.state.withLock { state in
                         state.lookups.append(name)
-                        return state.answer
+                        return (state.answer, state.isSilent)
                     }
+                    if isSilent { self.gate.wait() }
                     guard let answer else { throw NameLookupError.unavailable("no name server") }
                     return try answer.map { try SocketAddress(ipAddress: $0, port: 0) }
                 })
@@ -107,5 +115,38 @@ struct TranslationTests {
         network.state.withLock { $0.answer = ["192.0.0.170"] }
         #expect(try await ask(translation) == ["192.0.2.33"])
         #expect(network.state.withLock { $0.lookups.count } == 2)
+    }
+
+    @Test("a resolver that is silent is waited for no longer than its time, and its late answer serves the next")
+    func silent() async throws {
+        let network = Network()
+        network.state.withLock { $0.isSilent = true }
+        let translation = network.translation(patience: .zero)
+        #expect(try await ask(translation) == ["192.0.2.33"])
+        network.state.withLock { $0.isSilent = false }
+        network.gate.signal()
+        while try await ask(translation) == ["192.0.2.33"] { await Task.yield() }
+        #expect(try await ask(translation) == ["192.0.2.33", "64:ff9b::c000:221"])
+    }
+
+    @Test("a resolver that is silent or fails leaves what is known of its network, however old, and of no other")
+    func lastResort() async throws {
+        let network = Network()
+        // Of time that is over: the first answer comes, and is old at once.
+        let translation = network.translation(memory: .zero, patience: .hours(1))
+        let both = ["192.0.2.33", "64:ff9b::c000:221"]
+        #expect(try await ask(translation) == both)
+        network.state.withLock { $0.answer = nil }
+        #expect(try await ask(translation) == both)
+        network.state.withLock { $0.six = "2001:db8:2::1" }
+        #expect(try await ask(translation) == ["192.0.2.33"])
+
+        let hasty = Network()
+        let impatient = hasty.translation(memory: .zero, patience: .milliseconds(1))
+        // It may be that the first lookups take longer than that.
+        while try await ask(impatient) != both { await Task.yield() }
+        hasty.state.withLock { $0.isSilent = true }
+        #expect(try await ask(impatient) == both)
+        hasty.gate.signal()
     }
 }
