@@ -81,7 +81,13 @@ package final class NameLookups<Address: Hashable & Sendable>: Sendable {
         var addresses: [Address]
         var at: NIODeadline
         var preferred: (address: Address, since: NIODeadline)?
+        /// Where somebody of the name answered, the last first. What the resolver of one network says, a portal's say, may be of no use
+        /// anywhere: such an answer doesn't take their place.
+        var proven: [(address: Address, since: NIODeadline)] = []
     }
+
+    /// So many addresses of a name are known that answered.
+    private static var provenAddresses: Int { 4 }
 
     private struct State {
         var lookups: [String: [Lookup]] = [:]
@@ -138,9 +144,11 @@ package final class NameLookups<Address: Hashable & Sendable>: Sendable {
             pool.submit { self.run(number, host, key, isCancelled: $0 == .cancelled) }
         }
         if isKnown {
-            let times = [(limits.patience, limits.memory), (limits.lastPatience, limits.lastResort)]
-            let impatience = times.map { patience, age in
-                eventLoop.scheduleTask(in: patience) { self.useKnown(for: waiter, of: key, youngerThan: age) }
+            let times = [(limits.patience, false), (limits.lastPatience, true)]
+            let impatience = times.map { patience, isLastResort in
+                eventLoop.scheduleTask(in: patience) {
+                    self.useKnown(for: waiter, of: key, isLastResort: isLastResort)
+                }
             }
             promise.futureResult.whenComplete { _ in for task in impatience { task.cancel() } }
         }
@@ -215,7 +223,7 @@ package final class NameLookups<Address: Hashable & Sendable>: Sendable {
                 waiting += running.first { $0.number == number }.map { Array($0.waiting.values) } ?? []
                 // As where a network has no name server yet: what isn't heard of the name says nothing about its addresses.
                 if case .failure(let error as NameLookupError) = result, case .unavailable = error,
-                    let known = lastGood(of: key, youngerThan: limits.lastResort, state)
+                    let known = lastGood(of: key, isLastResort: true, state)
                 {
                     answer = .success(known)
                 }
@@ -240,17 +248,23 @@ package final class NameLookups<Address: Hashable & Sendable>: Sendable {
 
     /// The lookup takes too long: one who waits for it goes on with the last good answer, if it isn't too old. The lookup itself
     /// goes on, for the next, if it has a thread already.
-    private func useKnown(for waiter: UInt64, of key: String, youngerThan age: TimeAmount) {
+    private func useKnown(for waiter: UInt64, of key: String, isLastResort: Bool) {
         let (promise, addresses) = state.withLock { state -> (EventLoopPromise<[Address]>?, [Address]) in
-            guard let known = lastGood(of: key, youngerThan: age, state) else { return (nil, []) }
+            guard let known = lastGood(of: key, isLastResort: isLastResort, state) else { return (nil, []) }
             return (Self.remove(waiter, of: key, from: &state), known)
         }
         promise?.succeed(addresses)
     }
 
-    /// The addresses that the last good answer named, while it isn't too old.
-    private func lastGood(of key: String, youngerThan age: TimeAmount, _ state: State) -> [Address]? {
-        state.known[key].flatMap { NIODeadline.now() - $0.at < age ? $0.addresses : nil }
+    /// The addresses that the last good answer named, while it isn't too old, and those that were of use: before it as the last resort,
+    /// else behind it, for where it is a portal's.
+    private func lastGood(of key: String, isLastResort: Bool, _ state: State) -> [Address]? {
+        let now = NIODeadline.now()
+        let age = isLastResort ? limits.lastResort : limits.memory
+        guard let known = state.known[key], now - known.at < age else { return nil }
+        let proven = known.proven.filter { now - $0.since < limits.lastResort }.map { $0.address }
+        let (first, then) = isLastResort ? (proven, known.addresses) : (known.addresses, proven)
+        return first + then.filter { !first.contains($0) }
     }
 
     private static func remove(
@@ -270,7 +284,9 @@ package final class NameLookups<Address: Hashable & Sendable>: Sendable {
         {
             state.known[oldest] = nil
         }
-        state.known[key] = Known(addresses: addresses, at: .now(), preferred: state.known[key]?.preferred)
+        let before = state.known[key]
+        state.known[key] = Known(
+            addresses: addresses, at: .now(), preferred: before?.preferred, proven: before?.proven ?? [])
     }
 
     /// This address of a host is of use: it is the preferred one, until its time is over. A host that was not looked up is not known.
@@ -281,7 +297,10 @@ package final class NameLookups<Address: Hashable & Sendable>: Sendable {
             if let preferred = known.preferred, preferred.address == address, now - preferred.since < limits.memory {
                 return
             }
+            var proven = known.proven.filter { $0.address != address }
+            proven.insert((address, now), at: 0)
             state.known[key]?.preferred = (address, now)
+            state.known[key]?.proven = Array(proven.prefix(Self.provenAddresses))
         }
     }
 

@@ -293,6 +293,59 @@ struct NameResolverTests {
         held.release()
     }
 
+    @Test(
+        "As the last resort what answered goes first, whatever another network's resolver said since, and however lately",
+        arguments: [TimeAmount.zero, .hours(1)])
+    func proven(memory: TimeAmount) async throws {
+        let answer = Mutex<[String]?>(["10.0.0.1", "10.0.0.2", "10.0.0.3"])
+        let resolver = NameResolver(
+            limits: limits {
+                $0.patience = .hours(1)
+                $0.lastPatience = .hours(1)
+                $0.memory = memory
+            }
+        ) { _ in
+            guard let addresses = answer.withLock({ $0 }) else { throw SystemResolver.error(of: EAI_AGAIN) }
+            return addresses.compactMap { QUICSocketAddress(numericHost: $0, port: 0) }
+        }
+        _ = try await ask(resolver).get()
+        for host in ["10.0.0.2", "10.0.0.3", "10.0.0.2"] {
+            resolver.answered("a.test", from: try SocketAddress(ipAddress: host, port: 7))
+        }
+        // A portal's, which has one address for every name.
+        answer.withLock { $0 = ["192.0.2.1", "10.0.0.3"] }
+        #expect(try await ask(resolver).get() == ["192.0.2.1", "10.0.0.3"], "the resolver's word holds")
+        answer.withLock { $0 = nil }
+        #expect(try await ask(resolver).get() == ["10.0.0.2", "10.0.0.3", "192.0.2.1"])
+        // Of a name that nothing answered at all that was said counts.
+        answer.withLock { $0 = ["10.0.0.4"] }
+        _ = try await ask(resolver, "b.test").get()
+        answer.withLock { $0 = nil }
+        #expect(try await ask(resolver, "b.test").get() == ["10.0.0.4"])
+    }
+
+    @Test("Where the resolver is silent for a moment what answered is tried beside its last word")
+    func provenBehind() async throws {
+        let held = HeldAnswers([.success(["10.0.0.1", "10.0.0.2"]), .success(["192.0.2.1", "10.0.0.2"])])
+        let resolver = NameResolver(
+            limits: limits {
+                $0.threads = 1
+                $0.patience = .milliseconds(1)
+                $0.lastPatience = .hours(1)
+            }, lookUp: held.lookUp)
+        held.release()
+        _ = try await ask(resolver).get()
+        for host in ["10.0.0.2", "10.0.0.1"] {
+            resolver.answered("a.test", from: try SocketAddress(ipAddress: host, port: 7))
+        }
+        // The next word is a portal's.
+        held.release()
+        while try await !ask(resolver).get().contains("192.0.2.1") { await Task.yield() }
+        // Of those behind it the one that answered last in this hour goes first, as it does whatever a resolver says.
+        #expect(try await ask(resolver).get() == ["10.0.0.1", "192.0.2.1", "10.0.0.2"])
+        held.release(64)
+    }
+
     @Test("An answer that is too old is waited for")
     func oldAnswer() async throws {
         let held = HeldAnswers([.success(["10.0.0.1"]), .success(["10.0.0.2"])])
