@@ -22,8 +22,15 @@ public final class QUICClient: Sendable {
     private struct State {
         var loops: [ObjectIdentifier: LoopHandle] = [:]
         var isShutDown = false
-        /// How many attempts in a row servers did not answer that began with a ticket of the cache.
-        var silences: [SessionCacheKey: Int] = [:]
+        var silences: [SessionCacheKey: Silence] = [:]
+    }
+
+    /// What is known of a server that does not answer.
+    private struct Silence {
+        /// How many attempts in a row it did not answer that began with a ticket of the cache.
+        var attempts = 0
+        /// One is under way that does without.
+        var isTested = false
     }
 
     /// Of so many servers it is known; all are forgotten beyond that.
@@ -150,10 +157,15 @@ public final class QUICClient: Sendable {
                     self.plan(ticket, for: server, beside: connection)
                 }
             case .addressToken(let token): self.sessionCache?.store(addressToken: token, for: server.key)
-            case .closed(let reason) where reason.isOfTLS:
-                if let ticket = configuration.sessionTicket { self.forget(ticket, for: server.key) }
-            case .closed(.handshakeTimeout):
-                if let ticket = configuration.sessionTicket { self.wentUnanswered(ticket, for: server.key) }
+            case .closed(let reason):
+                if withheld != nil, connection?.handshake == nil {
+                    // One that an engine never had, as its host was not found, was not sent.
+                    let wasSent = connection?.engine != nil && !reason.precedesFirstPacket
+                    self.ended(withoutTicketTo: server.key, wasSent: wasSent)
+                } else if let ticket = configuration.sessionTicket {
+                    if reason.isOfTLS { self.forget(ticket, for: server.key) }
+                    if case .handshakeTimeout = reason { self.wentUnanswered(ticket, for: server.key) }
+                }
             default: break
             }
         }
@@ -178,16 +190,27 @@ public final class QUICClient: Sendable {
             if state.silences[key] == nil, state.silences.count >= Self.rememberedSilences {
                 state.silences.removeAll()
             }
-            state.silences[key, default: 0] += 1
+            state.silences[key, default: Silence()].attempts += 1
         }
     }
 
     /// Whether an attempt is to be made without the ticket that is known. The next ones have it again, unless this one is answered.
     private func doesWithoutTicket(_ key: SessionCacheKey) -> Bool {
         state.withLock { state in
-            guard state.silences[key, default: 0] >= Self.silencesBeforeFull else { return false }
-            state.silences[key] = nil
+            guard let known = state.silences[key], known.attempts >= Self.silencesBeforeFull, !known.isTested else {
+                return false
+            }
+            state.silences[key]?.isTested = true
             return true
+        }
+    }
+
+    /// An attempt without the known ticket ended before its handshake did.
+    /// - Parameter wasSent: false: it says nothing, and the next one takes its place.
+    private func ended(withoutTicketTo key: SessionCacheKey, wasSent: Bool) {
+        state.withLock { state in
+            guard state.silences[key]?.isTested == true else { return }
+            if wasSent { state.silences[key] = nil } else { state.silences[key]?.isTested = false }
         }
     }
 
@@ -291,9 +314,14 @@ extension QUICCloseReason {
     /// client's handshake is complete.
     fileprivate var isOfTLS: Bool {
         switch self {
-        case .handshakeFailed(let error): !error.code.precedesFirstPacket
+        case .handshakeFailed: !precedesFirstPacket
         case .peerTransport(let code, _), .localTransport(let code, _): (0x100...0x1ff).contains(code)
         default: false
         }
+    }
+
+    /// Whether nothing was sent.
+    fileprivate var precedesFirstPacket: Bool {
+        if case .handshakeFailed(let error) = self { error.code.precedesFirstPacket } else { false }
     }
 }

@@ -29,6 +29,8 @@ final class FakeService: LinkConnector {
         case handshakeTimeout
         /// Nothing answers it, and the transport is still waiting.
         case nobody
+        /// The transport still looks for the host, and has sent nothing.
+        case noHost
     }
 
     struct Entered: Equatable, Sendable {
@@ -115,7 +117,7 @@ final class FakeService: LinkConnector {
             case .fail(let error): failed.value(error)
             case .handshakeFailure: bound.value.end(.handshakeFailed("certificate"))
             case .handshakeTimeout: bound.value.end(.handshakeTimeout)
-            case .nobody: break
+            case .nobody, .noHost: break
             case .accept, .acceptThenSilence, .close, .silence: bound.value.establish()
             }
         }
@@ -268,9 +270,10 @@ final class FakeLink: MobileLink, LinkAttempt {
     func close(_ code: CloseCode, reason: String) { reply { $0.end(.local) } }
 
     var linkStatistics: LinkStatistics? {
-        LinkStatistics(
-            latestRTT: .zero, smoothedRTT: .zero, minimumRTT: .zero, congestionWindow: 0, bytesSent: 0,
-            bytesReceived: 0, packetsSent: 0, packetsReceived: service.state.withLock { $0.packets }, localAddress: "",
+        if case .noHost = answer { return nil }
+        return LinkStatistics(
+            latestRTT: .zero, smoothedRTT: .zero, minimumRTT: .zero, congestionWindow: 0, bytesSent: 1_200,
+            bytesReceived: 0, packetsSent: 1, packetsReceived: service.state.withLock { $0.packets }, localAddress: "",
             remoteAddress: remoteAddress)
     }
 
@@ -368,7 +371,7 @@ final class FakeLink: MobileLink, LinkAttempt {
         let isStale = service.state.withLock { connect.connectNumber < $0.newestConnect }
         if isStale { return deliver(.close(Close(code: .stale)), lane: .control) }
         switch answer {
-        case .silence, .fail, .handshakeFailure, .handshakeTimeout, .nobody: return
+        case .silence, .fail, .handshakeFailure, .handshakeTimeout, .nobody, .noHost: return
         case .close(let close): return deliver(.close(close), lane: .control)
         case .accept, .acceptThenSilence: break
         }

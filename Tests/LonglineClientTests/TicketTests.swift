@@ -5,7 +5,7 @@ import Testing
 
 @testable import LonglineClient
 
-/// How long TLS tickets and address tokens stay on the disk.
+/// How long TLS tickets and address tokens stay on the disk, and which attempts go with them.
 @Suite("Tickets and address tokens that are kept", .timeLimit(.minutes(1)))
 struct TicketTests {
     private static let day: UInt64 = 86_400_000
@@ -68,5 +68,45 @@ struct TicketTests {
         try await harness.settle()
         #expect(await Set(storage.load().transportTickets.keys) == newest.subtracting(["node:5"]))
         #expect(await Set(storage.load().addressTokens.keys) == newest.subtracting(["node:5"]).union(["other:1"]))
+    }
+
+    @Test(
+        "an attempt that sent nothing is not the one that does without a TLS ticket, nor held against it",
+        arguments: [FakeService.Answer.handshakeFailure, .nobody])
+    func nothingSent(cause: FakeService.Answer) async throws {
+        let virtual = VirtualLoop()
+        let harness = try ClientHarness(loop: virtual.loop) {
+            $0.accessPoints = [AccessPoint(host: "one", port: 1)]
+            $0.connectTimeout = .seconds(20)
+        }
+        let (client, service) = (harness.client, harness.service)
+        func connected(by attempts: Int) async {
+            while service.state.withLock({ $0.requests.count }) < attempts || !client.state.isConnected {
+                await virtual.pass(.seconds(1))
+            }
+        }
+        try await virtual.running { try await client.start() }
+        await connected(by: 1)
+        // Each of these waits for its host until its time is over, or has no network.
+        let vain: [FakeService.Answer] = [.noHost, .fail(ClientError(.connectFailed, message: "no network")), .noHost]
+        service.state.withLock { $0.answers = vain }
+        service.cut()
+        await connected(by: 5)
+        let tls = Array("tls".utf8)
+        var expected: [[UInt8]?] = [nil, tls, tls, tls, tls]
+        #expect(service.state.withLock { $0.requests.map(\.sessionTicket) } == expected)
+        var causes = [cause]
+        if case .nobody = cause { causes.append(cause) }
+        service.state.withLock { $0.answers = causes + vain }
+        service.cut()
+        for _ in causes { expected.append(tls) }
+        expected += [nil, nil, nil, nil]
+        await connected(by: expected.count)
+        #expect(service.state.withLock { $0.requests.map(\.sessionTicket) } == expected)
+        // It was sent and answered: the next one resumes.
+        service.cut()
+        await connected(by: expected.count + 1)
+        #expect(service.state.withLock { $0.requests.last?.sessionTicket } == tls)
+        try await virtual.running { await client.disconnect() }
     }
 }

@@ -98,9 +98,12 @@ struct ResumptionTests {
             try await resumed.roundTrip()
             resumed.close()
             _ = try await resumed.closed()
-            // Here what does without is answered.
+            // Here what does without is answered: not the first such attempt, which sends nothing.
             await connectInVain()
             await connectInVain()
+            await #expect(throws: QUICTransportError.self) {
+                _ = try await client.connect(to: listener, localAddress: loopback("::1"), on: loop)
+            }
             let suspect = try #require(cache.session(for: key)?.ticket)
             let last = try await client.connect(to: listener, on: loop)
             #expect(try await !last.handshake().resumed)

@@ -110,8 +110,10 @@ extension ConnectionDriver {
         current = link
         attemptTimer = schedule(in: TimeAmount(configuration.connectTimeout)) { driver in
             guard driver.current === link else { return }
+            // The time of one that still looks for its host says nothing about the server.
+            let wasSent = link.wasSent
             driver.giveUpCurrent()
-            driver.handshakeTimedOut(on: link)
+            if wasSent { driver.handshakeTimedOut(on: link) }
             driver.attemptFailed(
                 ClientError(
                     .connectFailed, message: "no answer from \(target) in \(driver.configuration.connectTimeout)"))

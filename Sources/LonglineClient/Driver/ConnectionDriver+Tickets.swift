@@ -37,24 +37,29 @@ extension ConnectionDriver {
 
     /// The handshake failed. A ticket may be what broke it: the next attempt does without, and gets a new one if it comes through.
     func handshakeFailed(on link: DriverLink) {
-        silentTickets[link.accessPoint] = nil
+        handshakeEnded(at: link.accessPoint)
         if link.usedSessionTicket { suspectTickets.insert(link.accessPoint) }
+    }
+
+    /// Somebody answered, or an attempt without a ticket was sent in vain: it is known what that is good for.
+    func handshakeEnded(at accessPoint: AccessPoint) {
+        silentTickets[accessPoint] = nil
+        suspectTickets.remove(accessPoint)
     }
 
     /// Nothing came in time. That is the network's way, and a ticket isn't to blame for it; without one the next connect would not be
     /// one flight. But a server, or something before it, may drop what begins with a ticket without a word: after two such attempts
     /// in a row one does without.
     func handshakeTimedOut(on link: DriverLink) {
-        guard link.usedSessionTicket, link.handshake == nil else { return }
+        guard link.handshake == nil else { return }
+        guard link.usedSessionTicket else { return handshakeEnded(at: link.accessPoint) }
         silentTickets[link.accessPoint, default: 0] += 1
     }
 
-    /// Whether the present attempt makes a full handshake, for what came of those before.
+    /// Whether an attempt makes a full handshake, for what came of those before. That holds until one was sent that did: where a name isn't
+    /// found, or the network changes under it, nobody is asked.
     func doesWithoutTicket(to accessPoint: AccessPoint) -> Bool {
-        let isSuspect = suspectTickets.remove(accessPoint) != nil
-        guard isSuspect || silentTickets[accessPoint, default: 0] >= 2 else { return false }
-        silentTickets[accessPoint] = nil
-        return true
+        suspectTickets.contains(accessPoint) || silentTickets[accessPoint, default: 0] >= 2
     }
 
     /// Nodes come and go, and what is of use at none would stay on the disk: forgets, with the next flush, the access points whose

@@ -59,6 +59,9 @@ final class DriverLink: LinkHandler {
     /// Whether a packet of the server's came. A Retry is none: nothing vouches for it.
     var isAnswered: Bool { handshake != nil || transport?.linkStatistics.map { $0.packetsReceived > 0 } ?? false }
 
+    /// Whether anything left. A transport that counts nothing is taken for one that sends at once.
+    var wasSent: Bool { transport.map { ($0.linkStatistics?.packetsSent ?? 0) > 0 } ?? true }
+
     /// The driver, while this is its current link.
     private var current: ConnectionDriver? { driver?.current === self ? driver : nil }
 
@@ -82,7 +85,7 @@ final class DriverLink: LinkHandler {
 
     func handshakeCompleted(_ link: any Link, info: LinkHandshake) {
         handshake = info
-        driver?.silentTickets[accessPoint] = nil
+        driver?.handshakeEnded(at: accessPoint)
     }
 
     func received(_ frame: Frame, lane: LaneID, early: Bool, link: any Link) {
