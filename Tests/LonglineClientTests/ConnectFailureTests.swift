@@ -32,6 +32,37 @@ struct ConnectFailureTests {
         }
     }
 
+    @Test("who waits for a connection for so long comes once: behind an attempt that failed back-off goes on")
+    func comesOnce() async throws {
+        let virtual = VirtualLoop()
+        let harness = try ClientHarness(loop: virtual.loop) {
+            $0.backOff = BackOffPolicy(base: .seconds(36_000), maximum: .seconds(36_000))
+            $0.accessPoints = [AccessPoint(host: "one", port: 1)]
+        }
+        let (client, service) = (harness.client, harness.service)
+        service.state.withLock { $0.answers = Array(repeating: noHost, count: 100) }
+        let connecting = Task { try await client.connect(within: .seconds(5)) }
+        try await virtual.pass(.zero) {
+            guard case .waiting = client.state else { return false }
+            return try await client.core.ask { $0.connectWaiters.count } == 1
+        }
+        await virtual.pass(.seconds(5))
+        let error = try await virtual.running {
+            await #expect(throws: ClientError.self) { try await connecting.value }
+        }
+        #expect(error?.code == .connectFailed)
+        #expect(service.state.withLock { $0.requests.count } == 1)
+        // The next call is another one.
+        let next = Task { try? await client.connect(within: .seconds(5)) }
+        try await virtual.pass(.zero) { service.state.withLock { $0.requests.count } == 2 }
+        await virtual.pass(.seconds(5))
+        try await virtual.running {
+            _ = await next.value
+            await client.disconnect()
+        }
+        #expect(service.state.withLock { $0.requests.count } == 2)
+    }
+
     @Test("where nothing has failed yet the time is over, and no more")
     func noFailure() async throws {
         let virtual = VirtualLoop()

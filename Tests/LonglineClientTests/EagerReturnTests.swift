@@ -31,6 +31,13 @@ struct EagerReturnTests {
         }
     }
 
+    /// Has an attempt begin without waiting for back-off, as often as a test likes.
+    private func begin(_ attempt: Int, of client: LonglineClient, _ virtual: VirtualLoop) async throws {
+        try await virtual.running {
+            if attempt == 1 { try await client.start() } else { try await client.run { $0.connectNow() } }
+        }
+    }
+
     enum Way: CaseIterable { case connect, start, foreground }
 
     @Test("connect() and the foreground end the wait", arguments: Way.allCases)
@@ -64,7 +71,7 @@ struct EagerReturnTests {
                 + [.close(Close(code: .overloaded, retryAfter: 5_000))])
         let client = harness.client
         for attempt in 1...failures + 1 {
-            try await virtual.running { try await client.start() }
+            try await begin(attempt, of: client, virtual)
             try await waits(harness, virtual, after: attempt)
         }
         // Back-off would be up to an hour by now.
@@ -91,7 +98,7 @@ struct EagerReturnTests {
         let harness = try harness(virtual, Array(repeating: .fail(Self.failure), count: failures + 2))
         let client = harness.client
         for attempt in 1...failures {
-            try await virtual.running { try await client.start() }
+            try await begin(attempt, of: client, virtual)
             try await waits(harness, virtual, after: attempt)
         }
         // There is an address, and no route or resolver yet. Then comes the other family's.

@@ -44,6 +44,98 @@ struct UserReturnTests {
         try await virtual.running { await client.disconnect() }
     }
 
+    @Test("an app that asks in a loop begins five attempts at once, then one every 15 seconds", arguments: Way.allCases)
+    func inALoop(way: Way) async throws {
+        let harness = try harness()
+        let (client, service) = (harness.client, harness.service)
+        service.state.withLock { $0.answers = Array(repeating: Self.failure, count: 100) }
+        func come() async throws {
+            try await virtual.running {
+                switch way {
+                case .start: try await client.start()
+                case .foreground: try await client.setMode(.foreground)
+                }
+            }
+        }
+        func waits(after attempts: Int, _ time: TimeAmount = .zero) async throws {
+            try await virtual.pass(time) {
+                guard case .waiting = client.state else { return false }
+                return service.state.withLock { $0.requests.count } == attempts
+            }
+        }
+        try await virtual.running { try await client.start() }
+        try await waits(after: 1)
+        for attempts in 2...6 {
+            try await come()
+            try await waits(after: attempts)
+        }
+        // Each is due with a third of the time on top at most.
+        for (attempts, seconds) in [(6, 14), (7, 9)] {
+            for _ in 0..<seconds {
+                try await come()
+                await virtual.pass(.seconds(1))
+            }
+            #expect(service.state.withLock { $0.requests.count } == attempts)
+            try await waits(after: attempts + 1, .seconds(6))
+        }
+        // Back-off is what they end, as before, once they have had time.
+        await virtual.pass(.minutes(5))
+        let before = service.state.withLock { $0.requests.count }
+        try await come()
+        try await waits(after: before + 1)
+        try await virtual.running { await client.disconnect() }
+    }
+
+    @Test("who comes in a loop comes back when the first of these calls drew, however many there are")
+    func firstDraw() async throws {
+        let harness = try harness()
+        let (client, service) = (harness.client, harness.service)
+        service.state.withLock { $0.answers = Array(repeating: Self.failure, count: 100) }
+        func come() async throws -> NIODeadline? {
+            try await virtual.running {
+                try await client.start()
+                return try await client.core.ask { $0.nextAttempt?.at }
+            }
+        }
+        for attempts in 1...6 {
+            _ = try await come()
+            try await virtual.pass(.zero) {
+                guard case .waiting = client.state else { return false }
+                return service.state.withLock { $0.requests.count } == attempts
+            }
+        }
+        let due = try #require(try await come())
+        #expect(due - virtual.now >= EagerAttempts.interval)
+        for _ in 0..<100 { #expect(try await come() == due) }
+        // There is one to take before that, which the waiting one is.
+        await virtual.pass(due - virtual.now - .nanoseconds(1))
+        #expect(try await come() == due)
+        #expect(service.state.withLock { $0.requests.count } == 6)
+        try await virtual.pass(.nanoseconds(1)) { service.state.withLock { $0.requests.count } == 7 }
+        try await virtual.running { await client.disconnect() }
+    }
+
+    @Test("who comes in a loop during attempts ends no more waits than others do")
+    func inALoopDuringAttempts() async throws {
+        let harness = try harness { $0.connectTimeout = .seconds(1) }
+        let (client, service) = (harness.client, harness.service)
+        service.state.withLock { $0.answers = Array(repeating: .nobody, count: 100) }
+        try await virtual.running { try await client.start() }
+        // Six attempts of a second each: the first, and five for the user, the last of them in the sixth second.
+        for attempts in 1...6 {
+            try await virtual.pass(.zero) { service.state.withLock { $0.requests.count } == attempts }
+            try await virtual.running { try await client.setMode(.foreground) }
+            await virtual.pass(.seconds(1))
+        }
+        for _ in 7...15 {
+            try await virtual.running { try await client.setMode(.foreground) }
+            await virtual.pass(.seconds(1))
+        }
+        #expect(service.state.withLock { $0.requests.count } == 6)
+        try await virtual.pass(.seconds(20)) { service.state.withLock { $0.requests.count } == 7 }
+        try await virtual.running { await client.disconnect() }
+    }
+
     @Test("who came still waits for no back-off when a change of addresses begins the attempt anew")
     func newAddress() async throws {
         let (calls, never) = (Counter(), Outcome<String>())

@@ -61,7 +61,8 @@ public final class LonglineClient: Sendable {
     /// Returns when the service accepted the session for the first time, and waits for that however long it takes: attempts that
     /// fail, for want of a network or of an answer of the control layer, for a host or a certificate that is wrong, end in no error
     /// (``lastFailure`` and ``states`` tell). ``connect(within:)`` waits no longer than it is told. Cancelling the task ends the wait only.
-    /// A client that waits for its next attempt tries at once, or as soon as the service allows.
+    /// A client that waits for its next attempt tries at once, or as soon as the service allows; of calls in a row, which with those of
+    /// ``start()`` and ``setMode(_:)`` count together, five do that, and then one every 15 to 20 seconds.
     /// - Throws: ``ClientError``: ``ClientError/Code/storage`` when the durable state can't be read,
     ///   ``ClientError/Code/stopped`` when the service does not want this client, ``ClientError/Code/otherUser`` when the storage holds
     ///   another user's messages than the one who logs in, ``ClientError/Code/otherDevice`` when it holds those of another device,
@@ -172,7 +173,7 @@ public final class LonglineClient: Sendable {
     /// channels that ``setUrgency(_:of:)`` made ``LonglineWire/Urgency/control``) for up to 30 seconds, in
     /// ``LonglineWire/SessionMode/lowPower`` everything but the inbox for up to 5 minutes (its defaults), and sends it with the next thing it has to send. Nothing is lost or reordered. Back in the foreground everything comes at
     /// once. Each ``LonglineWire/SessionMode/foreground`` asks the connection whether it lives; while there is none, the next
-    /// attempt begins at once, or as soon as the service allows.
+    /// attempt begins at once, or as soon as the service allows, within the bounds of ``connect()``.
     /// - Throws: ``ClientError`` when the durable state can't be read; ``ClientError/Code/storageInUse`` while another process of the app
     ///   owns a shared outbox: say it again when ``states`` leaves ``ConnectionState/standby``.
     public func setMode(_ mode: SessionMode) async throws { try await run { $0.setMode(mode) } }

@@ -260,13 +260,14 @@ final class ClientCore: Sendable {
 
     // MARK: Connecting
 
-    func connect() async throws {
+    /// - Parameter isNews: false: the same call of the app's has begun the attempts.
+    func connect(isNews: Bool = true) async throws {
         let asked = turns.withLock { turns in
             wantConnection(turns)
             return turns.disconnections
         }
         // Who cancels this call ends the wait only.
-        keepContending()
+        if isNews { keepContending() }
         while true {
             let handle = try await ownedHandle(since: asked)
             do {
@@ -275,7 +276,9 @@ final class ClientCore: Sendable {
                         done(.failure(error))
                         return 0
                     }
-                    return driver.connect(after: asked) { done($0.map { .failure($0) } ?? .success(())) }
+                    return driver.connect(after: asked, isNews: isNews) { error in
+                        done(error.map { .failure($0) } ?? .success(()))
+                    }
                 } cancel: { driver, id in
                     driver.cancelConnectWaiter(id)
                 }
@@ -293,7 +296,7 @@ final class ClientCore: Sendable {
             { [self] in
                 // The attempts begin, also where opening the storage takes longer than the caller waits.
                 try await start()
-                try await connect()
+                try await connect(isNews: false)
             })
     }
 

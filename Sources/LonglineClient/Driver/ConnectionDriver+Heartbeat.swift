@@ -9,7 +9,7 @@ extension ConnectionDriver {
         session.setMode(mode, now: clock.now())
         core?.sharing?.looks.setMode(mode)
         // The user is there: what back-off spares nobody misses now.
-        if mode == .foreground { connectNow() }
+        if mode == .foreground { connectNow(forUser: true) }
         pump()
     }
 

@@ -108,7 +108,9 @@ extension ConnectionDriver {
             outlets.lastFailure.set(cause)
             if delay > .zero { publish(.waiting(delay: delay, cause: cause)) }
             let now = clock.now()
-            waitForAttempt(at: now + TimeAmount(delay), earliest: now + TimeAmount(step.floor))
+            waitForAttempt(
+                at: now + TimeAmount(delay), earliest: now + TimeAmount(step.floor),
+                isEager: delay > .zero && delay < step.delay)
             if awayForUnread != nil { outlets.messages.awaitFall(to: unreadMark) }
         }
     }
@@ -119,7 +121,9 @@ extension ConnectionDriver {
         guard isAwaited, step.floor == .zero, plan.target != nil || !access.mustWait(now: clock.now()) else {
             return step.delay
         }
-        return .zero
+        let now = clock.now()
+        if step.delay == .zero || eager.take(now: now) { return .zero }
+        return min(step.delay, Duration(eager.wait(now: now, random: &random)))
     }
 
     /// How long the session of a link was up; nil: it never was.
@@ -133,12 +137,14 @@ extension ConnectionDriver {
         return Duration(clock.now() - start)
     }
 
-    private func waitForAttempt(at time: NIODeadline, earliest: NIODeadline) {
-        nextAttempt = (time, earliest)
+    private func waitForAttempt(at time: NIODeadline, earliest: NIODeadline, isEager: Bool) {
+        nextAttempt = (time, earliest, isEager)
         let generation = generation
         phase = .waiting(
             schedule(in: max(.zero, time - clock.now())) { driver in
-                if driver.generation == generation { driver.beginAttempt() }
+                guard driver.generation == generation else { return }
+                if isEager { _ = driver.eager.take(now: driver.clock.now()) }
+                driver.beginAttempt()
             })
     }
 
@@ -173,16 +179,26 @@ extension ConnectionDriver {
 
     /// The network came back while the client waited, or its user did: it needn't wait any longer than the service asked for. Of an attempt
     /// that is under way it is noted that somebody waits for it.
-    func connectNow() {
+    /// - Parameter forUser: the app says so, which it may do in a loop.
+    func connectNow(forUser: Bool = false) {
         guard case .waiting(let timer) = phase else { return noteAwaited() }
         let now = clock.now()
         // A control layer that asked to be left alone is, unless there is somewhere to go without it.
         if plan.target == nil, access.mustWait(now: now) { return }
-        if let next = nextAttempt, next.earliest > now {
-            let time = min(next.at, next.earliest + TimeAmount(plan.spread(random: &random)))
-            guard time < next.at else { return }
-            timer.cancel()
-            return waitForAttempt(at: time, earliest: next.earliest)
+        if let next = nextAttempt {
+            var (time, isEager) = (now, false)
+            if next.earliest > now {
+                time = next.earliest + TimeAmount(plan.spread(random: &random))
+            } else if forUser {
+                // Its time is drawn already: the least of many draws would be none.
+                if next.isEager { return }
+                if !eager.take(now: now) { (time, isEager) = (now + eager.wait(now: now, random: &random), true) }
+            }
+            if time > now {
+                guard time < next.at else { return }
+                timer.cancel()
+                return waitForAttempt(at: time, earliest: next.earliest, isEager: isEager)
+            }
         }
         timer.cancel()
         beginAttempt()

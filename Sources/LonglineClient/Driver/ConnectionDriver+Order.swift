@@ -4,9 +4,9 @@
 /// and a call to connect by how many there were before it: what was asked for last holds.
 extension ConnectionDriver {
     /// Connects, behind so many disconnections. One that has not come to the loop by now is done before, and ends nothing when it comes.
-    func connect(after disconnections: UInt64, _ done: ((ClientError?) -> Void)?) -> UInt64 {
+    func connect(after disconnections: UInt64, isNews: Bool = true, _ done: ((ClientError?) -> Void)?) -> UInt64 {
         if disconnections > self.disconnections { disconnect(disconnections) {} }
-        return connect(done)
+        return connect(isNews: isNews, done)
     }
 
     /// - Parameter number: which of the app's disconnections it is.

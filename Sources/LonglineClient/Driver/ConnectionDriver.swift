@@ -70,10 +70,13 @@ final class ConnectionDriver {
     /// ``timeSlept`` when the timers were set last.
     var sleepNoticed = TimeAmount.zero
     var sessionTimer: (deadline: NIODeadline, task: DriverTimer)?
-    /// When the next attempt begins while the client waits for it, and what the service asked it to wait at least.
-    var nextAttempt: (at: NIODeadline, earliest: NIODeadline)?
+    /// When the next attempt begins while the client waits for it, and what the service asked it to wait at least. Whether it is one of
+    /// ``eager``.
+    var nextAttempt: (at: NIODeadline, earliest: NIODeadline, isEager: Bool)?
     /// The user came while an attempt was under way: if nothing comes of it, or of those that follow it at once, another begins at once.
     var isAwaited = false
+    /// How often that goes, and how often somebody who comes ends a wait.
+    var eager = EagerAttempts()
     /// When back-off began anew last, in another network.
     var backOffRenewedAt: NIODeadline?
     /// By which addresses the last attempt went.
@@ -294,7 +297,8 @@ final class ConnectionDriver {
     // MARK: Connect and disconnect
 
     /// Keeps the session connected from now on. `done` is called when it is the first time, or when it never will be.
-    func connect(_ done: ((ClientError?) -> Void)?) -> UInt64 {
+    /// - Parameter isNews: false: the app has asked for it just before, and only waits now.
+    func connect(isNews: Bool = true, _ done: ((ClientError?) -> Void)?) -> UInt64 {
         if let error = ending {
             done?(error)
             return 0
@@ -318,7 +322,7 @@ final class ConnectionDriver {
             startMonitor()
             beginAttempt()
         // The app knows better than back-off that it is worth a try.
-        case .preparing, .connecting, .waiting: connectNow()
+        case .preparing, .connecting, .waiting: if isNews { connectNow(forUser: true) }
         case .connected: break
         }
         return id
