@@ -184,10 +184,23 @@ struct DisconnectTests {
         await next.value
     }
 
-    @Test("a logout wipes the storage and ends the client also where the app's own store gives no answer")
-    func logoutWhileOpening() async throws {
-        let (virtual, gate, storage) = (VirtualLoop(), GatedCursors(), InMemoryClientStorage())
-        await storage.apply([.lastID(7)])
+    @Test(
+        "a logout wipes the storage and ends the client also where the app's own store gives no answer",
+        arguments: [true, false])
+    func logoutWhileOpening(isShared: Bool) async throws {
+        let (virtual, gate, directory) = (VirtualLoop(), GatedCursors(), try TemporaryFolder())
+        let shared = isShared ? try self.storage(directory) : nil
+        let storage: any ClientStorage = if let shared { shared } else { InMemoryClientStorage() }
+        /// What is stored, as the owner of a shared file sees it.
+        func stored() async throws -> StoredClientState {
+            if let shared { #expect(try await shared.contend()) }
+            let state = try await storage.load()
+            try await shared?.release()
+            return state
+        }
+        if let shared { #expect(try await shared.contend()) }
+        try await storage.apply([.lastID(7)])
+        try await shared?.release()
         let harness = try ClientHarness(storage: storage, loop: virtual.loop) { $0.cursorStore = gate }
         let client = harness.client
         let connecting = Task { try await client.connect() }
@@ -198,7 +211,7 @@ struct DisconnectTests {
         guard case .localOnly(let reason) = result, reason.code == .notConnected else {
             return #expect(Bool(false), "\(result)")
         }
-        #expect(await storage.load() == StoredClientState())
+        #expect(try await stored() == StoredClientState())
         for await _ in client.messages {}
         // What the store says at last is nobody's.
         gate.open()
@@ -207,7 +220,28 @@ struct DisconnectTests {
         }
         #expect(error?.code == .loggedOut)
         #expect(harness.service.state.withLock { $0.requests.isEmpty })
-        #expect(await storage.load() == StoredClientState())
+        #expect(shared?.isOwner != true, "the next login's process may have it")
+        #expect(try await stored() == StoredClientState())
+    }
+
+    @Test("a logout in standby wipes nothing, as another process goes on with what is there")
+    func logoutInStandby() async throws {
+        let directory = try TemporaryFolder()
+        let owner = try storage(directory)
+        #expect(try await owner.contend())
+        try await owner.apply([.lastID(7)])
+        let client = try ClientHarness(storage: try storage(directory)).client
+        try await client.start()
+        let error = await #expect(throws: ClientError.self) { try await client.logout() }
+        #expect(error?.code == .storageInUse)
+        #expect(try await owner.load().lastID == 7)
+        // Nor has the client ended: its turn may come.
+        try await owner.release()
+        try await client.connect()
+        try await client.logout()
+        #expect(try await owner.contend())
+        #expect(try await owner.load() == StoredClientState())
+        try await owner.close()
     }
 
     enum Standby: CaseIterable {

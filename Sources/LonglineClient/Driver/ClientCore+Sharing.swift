@@ -401,6 +401,8 @@ extension ClientCore {
         guard let sharing else { return }
         let ending = turns.withLock { turns -> Task<Void, Never>? in
             if unlessWanted, sharing.wantsConnection { return nil }
+            // A logout gives it up by itself, and by now it may be the next login's.
+            if turns.closed?.code == .loggedOut { return nil }
             return turns.end { driver in
                 await self.retire(driver, state)
                 try? await sharing.storage.release()

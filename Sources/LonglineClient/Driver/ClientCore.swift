@@ -128,6 +128,8 @@ final class ClientCore: Sendable {
 
     /// - Parameter disconnections: how many there were before.
     private func open(behind disconnections: UInt64) async throws -> DriverHandle {
+        // A logout gave the outbox up: what is taken now nobody would give up again.
+        if let closed, closed.code == .loggedOut { throw closed }
         let ownership = try await takeOwnership()
         var state = try await configuration.storage.load()
         var handedOver: [ChannelID: Position] = [:]
@@ -163,7 +165,7 @@ final class ClientCore: Sendable {
 
     /// Tells the service, ends the driver, wipes the storage. Done again, it wipes again.
     func logOut() async throws -> LogoutResult {
-        if sharing != nil, closed == nil { _ = try await handle() }
+        try await ownToWipe()
         close(ConnectionDriver.loggedOut)
         let result: LogoutResult
         if let handle = await opened() {
@@ -180,6 +182,17 @@ final class ClientCore: Sendable {
         }
         try await wipe()
         return result
+    }
+
+    /// Owns a shared outbox, as only its owner may wipe it. Not by opening a driver: a store of the app's that gives no answer holds up no
+    /// logout.
+    private func ownToWipe() async throws {
+        guard sharing != nil, closed == nil else { return }
+        let (isOpen, ending) = turns.withLock { ($0.isOpen, $0.ending) }
+        if isOpen { return }
+        // The end of the driver before would give up what is taken now.
+        if let ending { await wait(for: ending, atMost: TimeAmount(configuration.closeTimeout * 5 / 4)) }
+        _ = try await takeOwnership()
     }
 
     /// The client has ended for good: nobody gets a driver any more.
