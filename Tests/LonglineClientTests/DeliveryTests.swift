@@ -58,10 +58,12 @@ struct DeliveryTests {
         await harness.client.disconnect()
     }
 
-    @Test("a time to live that ran in an earlier process is over, however short the machine has been up")
-    func livesOn() async throws {
+    @Test(
+        "a time to live that ran in an earlier process is over by the wall clock, however short the machine has been up",
+        arguments: [(1, [1, 3_600_000, 0]), (0, [7_200_000, 90_000_000, 0]), (-1, [7_200_000, 90_000_000, 0])]
+            as [(Int64, [UInt64])])
+    func livesOn(days: Int64, expected: [UInt64]) async throws {
         let hour: UInt64 = 3_600_000
-        let day = 24 * hour
         var random = SystemRandomNumberGenerator()
         let rows = try [(1, 2 * hour), (2, 25 * hour), (3, 0)].map { (id: UInt64, life: UInt64) in
             StoredPublish(
@@ -72,14 +74,15 @@ struct DeliveryTests {
         var left = StoredClientState()
         left.producer = ProducerID(high: 1, low: 2)
         (left.lastID, left.chains, left.outbox) = (3, [.user(try UserID("alice")): 3], rows)
-        // Up for five minutes, a day after the messages were written.
+        // Up for five minutes, a day after the messages were written, or before: the clock was set back meanwhile.
         let clock = DriverClock(
-            now: { NIODeadline.uptimeNanoseconds(300_000_000_000) }, wall: { 1_700_000_000_000 + day })
+            now: { NIODeadline.uptimeNanoseconds(300_000_000_000) },
+            wall: { UInt64(1_700_000_000_000 + days * 86_400_000) })
         let harness = try ClientHarness(storage: InMemoryClientStorage(left), clock: clock)
         try await harness.client.connect()
         while harness.service.state.withLock({ $0.entered.count }) < 3 { await Task.yield() }
         let lives = harness.service.state.withLock { $0.entered.map(\.publish.timeToLive) }
-        #expect(lives == [1, hour, 0])
+        #expect(lives == expected)
         await harness.client.disconnect()
     }
 
