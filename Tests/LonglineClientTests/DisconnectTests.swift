@@ -224,6 +224,70 @@ struct DisconnectTests {
         #expect(try await stored() == StoredClientState())
     }
 
+    @Test(
+        "who stops to wait while the storage is opened is kept waiting no longer, and the client connects all the same",
+        arguments: [true, false])
+    func cancelledWhileOpening(isShared: Bool) async throws {
+        let (gate, directory) = (GatedCursors(), try TemporaryFolder())
+        let shared: any ClientStorage = isShared ? try storage(directory) : InMemoryClientStorage()
+        let harness = try ClientHarness(storage: shared) { $0.cursorStore = gate }
+        let client = harness.client
+        let room = try RoomID("hall")
+        let connecting = Task { try await client.connect() }
+        while gate.asked.count == 0 { await Task.yield() }
+        let others: [Task<Void, any Error>] = [
+            Task { _ = try await client.join(room) }, Task { _ = try await client.history(of: .room(room)) },
+            Task { _ = try await client.members(of: room) }, Task { try await client.watch([UserID("bob")]) },
+            Task { _ = try await client.conversations() },
+            Task { _ = try await client.request(to: UserID("bob"), text: "?", deadline: .seconds(3_600)) },
+        ]
+        // It needs nothing of what is opened.
+        #expect(await client.statistics.connects == 0)
+        for task in [connecting] + others {
+            task.cancel()
+            await #expect(throws: CancellationError.self) { try await task.value }
+        }
+        #expect(harness.service.state.withLock { $0.requests.isEmpty })
+        gate.open()
+        for await state in client.states where state.isConnected { break }
+        #expect(await client.statistics.connects == 1)
+        await client.disconnect()
+    }
+
+    @Test("who waits for so long is not connected behind a disconnection that came between", arguments: [true, false])
+    func betweenStartAndWait(isShared: Bool) async throws {
+        let directory = try TemporaryFolder()
+        let shared: any ClientStorage = isShared ? try storage(directory) : InMemoryClientStorage()
+        let harness = try ClientHarness(storage: shared)
+        harness.service.state.withLock { $0.answers = Array(repeating: .silence, count: 100) }
+        let (client, core) = (harness.client, harness.client.core)
+        // As connect(within:) does.
+        let asked = core.turns.withLock { $0.disconnections }
+        try await core.start(since: asked)
+        await client.disconnect()
+        for connect in [core.start(since:), core.connect(since:)] {
+            let error = await #expect(throws: ClientError.self) { try await connect(asked) }
+            #expect(error?.code == .disconnected)
+        }
+        guard case .disconnected = client.state else { return #expect(Bool(false), "\(client.state)") }
+    }
+
+    @Test("who reads what a client tells is told of the client's end also where its storage never opened")
+    func letGoWhileOpening() async throws {
+        let gate = GatedCursors()
+        let harness = try ClientHarness { $0.cursorStore = gate }
+        let core = harness.client.core
+        let (states, messages) = (core.outlets.states.stream(), core.outlets.messages)
+        let opening = Task { try await core.start() }
+        while gate.asked.count == 0 { await Task.yield() }
+        core.shutDown()
+        for await _ in states {}
+        #expect(await messages.next(since: messages.ends) == nil)
+        gate.open()
+        _ = try? await opening.value
+        #expect(!harness.client.state.isConnected)
+    }
+
     @Test("a logout in standby wipes nothing, as another process goes on with what is there")
     func logoutInStandby() async throws {
         let directory = try TemporaryFolder()

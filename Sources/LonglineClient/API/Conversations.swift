@@ -49,7 +49,7 @@ extension LonglineClient {
     public func conversations(
         after place: ConversationCursor? = nil, limit: Int = 50, timeout: Duration = .seconds(30)
     ) async throws -> ConversationPage {
-        let handle = try await core.handle()
+        let handle = try await core.handleUnlessCancelled()
         return try await handle.call(ignoring: ConversationPage(conversations: [], next: nil)) { driver, done in
             driver.requestConversations(after: place, limit: limit, timeout: TimeAmount(timeout), done: done)
         } cancel: { driver, id in
@@ -129,7 +129,7 @@ extension LonglineClient {
     private func change(
         _ conversation: Destination, _ setting: @escaping @Sendable (ConnectionDriver) -> ConversationSetting
     ) async throws -> ConversationSettings {
-        let handle = try await core.handle()
+        let handle = try await core.handleUnlessCancelled()
         return try await handle.call(ignoring: ConversationSettings()) { driver, done in
             driver.requestChange(of: conversation.channel, to: setting(driver), done: done)
         } cancel: { driver, id in

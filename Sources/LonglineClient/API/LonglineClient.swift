@@ -153,7 +153,7 @@ public final class LonglineClient: Sendable {
     ///   old path goes on if it still works. ``ClientError/Code/storageInUse`` or ``ClientError/Code/ownershipLost`` where another
     ///   process of the app has the outbox.
     public func migrate(to local: SocketAddress? = nil) async throws {
-        let handle = try await core.handle()
+        let handle = try await core.handleUnlessCancelled()
         try await handle.call(ignoring: ()) { driver, done in
             driver.migrate(to: local, cause: .requested) { done($0.map { .failure($0) } ?? .success(())) }
             return 0
@@ -217,15 +217,8 @@ public final class LonglineClient: Sendable {
         return nil
     }
 
-    /// What the client has done so far.
-    public var statistics: ClientStatistics {
-        get async {
-            guard let handle = try? await core.existing() else { return ClientStatistics() }
-            return await withCheckedContinuation { continuation in
-                handle.run { continuation.resume(returning: $0.currentStatistics) }
-            }
-        }
-    }
+    /// What the client has done so far. Waits for nothing: while the storage is being opened it is what was so before.
+    public var statistics: ClientStatistics { get async { await core.statistics } }
 
     // MARK: Messages
 
@@ -295,7 +288,7 @@ public final class LonglineClient: Sendable {
     }
 
     private func ask(_ room: RoomID, _ kind: ConnectionDriver.RoomRequestKind) async throws -> JoinReceipt {
-        let handle = try await core.handle()
+        let handle = try await core.handleUnlessCancelled()
         let none = JoinReceipt(position: Position(epoch: 0, offset: 0), settings: nil)
         return try await handle.call(ignoring: none) { driver, done in
             driver.requestRoom(room, kind, done: done)
@@ -310,7 +303,7 @@ public final class LonglineClient: Sendable {
         let request = HistoryRequest(
             request: 0, channel: channel, epoch: place.epoch, from: place.offset, direction: direction,
             limit: UInt64(clamping: limit))
-        let handle = try await core.handle()
+        let handle = try await core.handleUnlessCancelled()
         let none = HistoryPage(channel: channel, messages: [], absent: [], hasMore: false, next: place)
         return try await handle.call(ignoring: none) { driver, done in
             driver.requestHistory(request, timeout: TimeAmount(timeout), done: done)
@@ -320,7 +313,7 @@ public final class LonglineClient: Sendable {
     }
 
     func members(_ request: MembersRequest, timeout: Duration) async throws -> MemberPage {
-        let handle = try await core.handle()
+        let handle = try await core.handleUnlessCancelled()
         let none = MemberPage(total: 0, members: [], hasMore: false, settings: nil)
         return try await handle.call(ignoring: none) { driver, done in
             driver.requestMembers(request, timeout: TimeAmount(timeout), done: done)

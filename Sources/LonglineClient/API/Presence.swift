@@ -26,7 +26,7 @@ extension LonglineClient {
     ///   ``ClientError/Code/notConnected`` before ``connect()``.
     public func watch(_ users: [UserID]) async throws {
         guard !users.isEmpty else { return }
-        let handle = try await core.handle()
+        let handle = try await core.handleUnlessCancelled()
         try await handle.call(ignoring: ()) { driver, done in
             driver.watch(users, done: done)
         } cancel: { driver, id in

@@ -133,7 +133,7 @@ extension LonglineClient {
     ///   what ``send(_:to:timeToLive:)-(ByteBuffer,_,_)`` throws. `CancellationError` when the task is cancelled; the request
     ///   may be answered all the same.
     public func request(to user: UserID, payload: ByteBuffer, deadline: Duration) async throws -> Reply {
-        let handle = try await core.handle()
+        let handle = try await core.handleUnlessCancelled()
         let none = Reply(sender: user, device: try DeviceID("-"), time: 0, payload: ByteBuffer())
         return try await handle.call(ignoring: none) { driver, done in
             driver.ask(user, payload, deadline: TimeAmount(deadline), done: done)

@@ -51,7 +51,7 @@ extension LonglineClient {
             channel: destination.channel, kind: kind,
             deadline: UInt64(min(max(1, lifetime.milliseconds), Int64(FrameLimits.maximumSignalDeadline))),
             payload: payload)
-        let handle = try await core.handle()
+        let handle = try await core.handleUnlessCancelled()
         return try await handle.call(ignoring: false) { driver, done in
             done(.success(driver.signal(signal)))
             return 0

@@ -244,9 +244,9 @@ extension ClientCore {
     /// The driver, once this process owns the outbox.
     /// - Parameter disconnections: as for ``handle(since:)``.
     func ownedHandle(since disconnections: UInt64? = nil) async throws -> DriverHandle {
-        guard let sharing else { return try await handle(since: disconnections) }
+        guard let sharing else { return try await handleUnlessCancelled(since: disconnections) }
         while true {
-            do { return try await handle(since: disconnections) } catch let error as ClientError
+            do { return try await handleUnlessCancelled(since: disconnections) } catch let error as ClientError
                 where error.isOfAnotherOwner
             {
                 // With the lock of the turns: a disconnection that is later tells its own state.

@@ -112,12 +112,39 @@ final class ClientCore: Sendable {
         }
     }
 
+    /// As ``handle(since:)``, for who may stop to wait for what the storage and the app's cursor store still have to do. The opening goes on.
+    func handleUnlessCancelled(since disconnections: UInt64? = nil) async throws -> DriverHandle {
+        if turns.withLock({ $0.isOpen }) { return try await handle(since: disconnections) }
+        return try await unlessCancelled { [self] in try await handle(since: disconnections) }
+    }
+
+    /// Waits for something that goes on when the caller is cancelled.
+    private func unlessCancelled<Value: Sendable>(
+        _ body: @escaping @Sendable () async throws -> Value
+    ) async throws -> Value {
+        let outcome = Outcome<Value>()
+        Task {
+            do { outcome.resolve(.success(try await body())) } catch { outcome.resolve(.failure(error)) }
+        }
+        return try await outcome.value()
+    }
+
     func driverEnded(_ memory: DriverMemory) { self.memory.withLock { $0 = memory } }
 
     /// The driver, if one was made.
     func existing() async throws -> DriverHandle? {
         guard let task = turns.withLock({ $0.task }) else { return nil }
         return try await task.value
+    }
+
+    /// What was done so far: by the driver, or by those before it.
+    var statistics: ClientStatistics {
+        get async {
+            guard let handle = await opened() else { return memory.withLock { $0?.statistics } ?? ClientStatistics() }
+            return await withCheckedContinuation { continuation in
+                handle.run { continuation.resume(returning: $0.currentStatistics) }
+            }
+        }
     }
 
     /// The driver, if one is open: what holds up the opening of another holds up nobody.
@@ -257,7 +284,10 @@ final class ClientCore: Sendable {
     /// The app let go of the client: its connection ends.
     func shutDown() {
         close(ConnectionDriver.shutDown)
-        guard let task = turns.withLock({ $0.task }) else { return outlets.finish() }
+        let (task, isOpen) = turns.withLock { ($0.task, $0.isOpen) }
+        // What holds up the opening keeps nobody waiting who reads.
+        if !isOpen { outlets.finish() }
+        guard let task else { return }
         let shared = sharing?.storage
         Task { [outlets] in
             guard let handle = try? await task.value else { return outlets.finish() }
@@ -273,14 +303,18 @@ final class ClientCore: Sendable {
 
     // MARK: Connecting
 
-    /// - Parameter isNews: false: the same call of the app's has begun the attempts.
-    func connect(isNews: Bool = true) async throws {
-        let asked = turns.withLock { turns in
+    /// - Parameter known: how many disconnections there were when the app called, which has begun the attempts; nil: it calls now.
+    func connect(since known: UInt64? = nil) async throws {
+        let asked = try turns.withLock { turns in
+            if let error = turns.disconnection(since: known) { throw error }
             wantConnection(turns)
             return turns.disconnections
         }
         // Who cancels this call ends the wait only.
-        if isNews { keepContending() }
+        if known == nil {
+            keepContending()
+            if sharing == nil { try await unlessCancelled { [self] in try await begin(after: asked) } }
+        }
         while true {
             let handle = try await ownedHandle(since: asked)
             do {
@@ -289,7 +323,7 @@ final class ClientCore: Sendable {
                         done(.failure(error))
                         return 0
                     }
-                    return driver.connect(after: asked, isNews: isNews) { error in
+                    return driver.connect(after: asked, isNews: sharing != nil) { error in
                         done(error.map { .failure($0) } ?? .success(()))
                     }
                 } cancel: { driver, id in
@@ -304,12 +338,13 @@ final class ClientCore: Sendable {
 
     /// As ``connect()``, for so long. The wait ends then, not the client's attempts.
     func connect(within limit: Duration) async throws {
+        let asked = turns.withLock { $0.disconnections }
         try await Outcome.bounded(
             by: TimeAmount(limit), on: loop, timedOut: { [self] in notConnected(in: limit) },
             { [self] in
                 // The attempts begin, also where opening the storage takes longer than the caller waits.
-                try await start()
-                try await connect(isNews: false)
+                try await start(since: asked)
+                try await connect(since: asked)
             })
     }
 
@@ -318,16 +353,11 @@ final class ClientCore: Sendable {
         return outlets.lastFailure.error ?? ClientError(.timedOut, message: "no connection in \(limit)")
     }
 
-    func start() async throws {
-        let asked = turns.withLock { $0.disconnections }
-        guard sharing != nil else {
-            // It has begun when this returns: who reads the messages from then on is not told of the end that a disconnection was.
-            return try await handle(since: asked).call(ignoring: ()) { [self] driver, done in
-                let error = disconnection(since: asked)
-                defer { done(error.map { .failure($0) } ?? .success(())) }
-                return error == nil ? driver.connect(after: asked, nil) : 0
-            }
-        }
+    /// - Parameter known: how many disconnections there were when the app called; nil: it calls now.
+    func start(since known: UInt64? = nil) async throws {
+        let asked = known ?? turns.withLock { $0.disconnections }
+        // It has begun when this returns: who reads the messages from then on is not told of the end that a disconnection was.
+        guard sharing != nil else { return try await begin(after: asked) }
         // Who waits for its turn is told by the states.
         do { _ = try await handle(since: asked) } catch let error as ClientError where error.isOfAnotherOwner {}
         try turns.withLock { turns in
@@ -335,6 +365,15 @@ final class ClientCore: Sendable {
             wantConnection(turns)
         }
         keepContending()
+    }
+
+    /// Has a client with an outbox of its own begin to connect.
+    private func begin(after asked: UInt64) async throws {
+        try await handle(since: asked).call(ignoring: ()) { [self] driver, done in
+            let error = disconnection(since: asked)
+            defer { done(error.map { .failure($0) } ?? .success(())) }
+            return error == nil ? driver.connect(after: asked, nil) : 0
+        }
     }
 
     private func disconnection(since disconnections: UInt64) -> ClientError? {

@@ -309,6 +309,11 @@ final class ConnectionDriver {
             done?(nil)
             return id
         }
+        if !isNews, case .stopped(let code, let reason) = phase {
+            // By what came of what this waits for.
+            done?(outlets.lastFailure.error ?? ClientError(stoppedBy: code, reason: reason))
+            return id
+        }
         if let done { connectWaiters[id] = done }
         switch phase {
         case .idle, .stopped:
