@@ -251,6 +251,10 @@ struct SendStateTests {
         #expect(published.id == 1)
         let next = try await harness.client.send("b", to: .user("bob"), acknowledgedWithin: .seconds(30))
         #expect(next.id == 2)
+        // As long as can be said.
+        let last = try await harness.client.send("c", to: .user("bob"), acknowledgedWithin: .seconds(Int64.max))
+        #expect(last.id == 3)
+        try await harness.client.connect(within: .seconds(Int64.max))
         await harness.client.disconnect()
     }
 

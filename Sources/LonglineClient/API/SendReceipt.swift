@@ -31,7 +31,7 @@ public struct SendReceipt: Sendable {
         return try await withThrowingTaskGroup(of: Published?.self) { group in
             group.addTask { try await outcome.value() }
             group.addTask {
-                try await Task.sleep(for: deadline)
+                try await Task.sleep(for: deadline.sleepable)
                 return nil
             }
             defer { group.cancelAll() }

@@ -44,7 +44,7 @@ struct AccessFetcher: Sendable {
     var verifier: AccessVerifier?
     let logger: Logger
     /// What head starts and patience are measured by.
-    var sleep: @Sendable (Duration) async throws -> Void = { try await Task.sleep(for: $0) }
+    var sleep: @Sendable (Duration) async throws -> Void = { try await Task.sleep(for: $0.sleepable) }
 
     /// What HTTP/3 has before HTTPS starts beside it, and the other way round.
     static let headStart = Duration.milliseconds(250)

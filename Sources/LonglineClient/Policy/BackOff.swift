@@ -59,4 +59,7 @@ extension Duration {
 
     /// The whole milliseconds, held within 64 bits.
     var milliseconds: Int64 { nanoseconds / 1_000_000 }
+
+    /// As long as a task may sleep: more than a century is for ever, and `Duration` can say more than a clock has seconds.
+    var sleepable: Duration { min(self, .seconds(100 * 366 * 86_400)) }
 }
