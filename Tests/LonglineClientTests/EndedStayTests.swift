@@ -1,4 +1,5 @@
 import LonglineWire
+import NIOCore
 import Synchronization
 import Testing
 
@@ -105,6 +106,174 @@ struct EndedStayTests {
             await second.lose()
         }
         await second.client.disconnect()
+    }
+
+    @Test("what one process saw end the next ones forget, also where each of them connects but once")
+    func nextProcess() async throws {
+        let storage = InMemoryClientStorage()
+        let first = try ClientHarness(storage: storage) { $0.confirmation = .explicit }
+        let (hall, den) = try await leave(first)
+        await first.client.disconnect()
+        let end = Position(epoch: FakeService.epoch, offset: 2)
+        #expect(await storage.load().endedStays == [hall: StoredStay(end: end)])
+        for left in [[hall, den], [den]] as [Set<ChannelID>] {
+            let next = try ClientHarness(storage: storage, service: first.service) { $0.confirmation = .explicit }
+            try await next.client.connect()
+            try await settle(next)
+            #expect(Set(await storage.load().cursors.keys) == left)
+            await next.client.disconnect()
+        }
+        #expect(await storage.load().endedStays.isEmpty)
+    }
+
+    /// A place in a log of the service's.
+    private func place(_ offset: Offset) -> Position { Position(epoch: FakeService.epoch, offset: offset) }
+
+    @Test("what another process saw end, or is done with, is neither lost nor kept by what this one remembers")
+    func otherProcess() async throws {
+        let rooms = try (0..<5).map { ChannelID.room(try RoomID("room\($0)")) }
+        var before = StoredClientState()
+        for room in rooms.dropLast() { before.cursors[room] = place(2) }
+        for room in rooms.prefix(3) { before.endedStays[room] = StoredStay(end: place(2)) }
+        let first = try ClientHarness(storage: InMemoryClientStorage(before))
+        var memory = try await first.client.core.ask { $0.memory }
+        #expect(Set(memory.endedStays.keys) == Set(rooms.prefix(3)))
+        memory.endedStays[rooms[0]]?.namedAt = 7
+        // Meanwhile one forgot the second room, joined the third again and left it, and left the fourth. The last it forgot without a word
+        // of its end.
+        var since = before
+        (since.cursors[rooms[1]], since.endedStays[rooms[1]]) = (nil, nil)
+        (since.cursors[rooms[2]], since.endedStays[rooms[2]]) = (place(5), StoredStay(end: place(6)))
+        since.endedStays[rooms[3]] = StoredStay(end: place(4), namedAt: 3)
+        since.endedStays[rooms[4]] = StoredStay(end: place(2))
+        let storage = InMemoryClientStorage(since)
+        let second = try ClientHarness(storage: storage)
+        let remembered = memory
+        try await second.client.run { driver in
+            driver.goOn(from: remembered)
+            driver.scheduleFlush()
+        }
+        try await settle(second)
+        let stays = [
+            rooms[0]: StoredStay(end: place(2), namedAt: 7), rooms[2]: StoredStay(end: place(6)),
+            rooms[3]: StoredStay(end: place(4), namedAt: 3),
+        ]
+        #expect(try await second.client.core.ask { $0.endedStays } == stays)
+        #expect(await storage.load().endedStays == stays)
+    }
+
+    @Test("a stay is kept without a cursor while the app has something of it that it didn't confirm")
+    func unconfirmed() async throws {
+        let storage = InMemoryClientStorage()
+        let first = try ClientHarness(storage: storage) { $0.confirmation = .explicit }
+        let hall = ChannelID.room(try RoomID("hall"))
+        try await first.client.connect()
+        try first.service.post("\u{5}\u{0}", in: hall, kind: .changed)
+        var iterator = first.client.messages.makeAsyncIterator()
+        _ = try #require(await iterator.next())
+        try await settle(first)
+        let memory = try await first.client.core.ask { $0.memory }
+        await first.client.disconnect()
+        let second = try ClientHarness(storage: storage) { $0.confirmation = .explicit }
+        #expect(try await second.client.core.ask { $0.endedStays.isEmpty }, "it comes again")
+        try await second.client.run { driver in
+            driver.goOn(from: memory)
+            driver.scheduleFlush()
+        }
+        try await settle(second)
+        let stays = [hall: StoredStay(end: place(1))]
+        #expect(try await second.client.core.ask { $0.endedStays } == stays)
+        #expect(await storage.load().endedStays == stays)
+    }
+
+    /// What tells that the user is in a room again, where the entry that says so doesn't come.
+    enum Sign: CaseIterable { case gap, skip, lostEnd }
+
+    @Test("whoever is in a room again keeps its cursor, also where the entry of that is gone", arguments: Sign.allCases)
+    func joinedUnseen(sign: Sign) async throws {
+        let hall = ChannelID.room(try RoomID("hall"))
+        var left = StoredClientState()
+        left.cursors = [hall: place(2)]
+        left.endedStays = [hall: StoredStay(end: place(2))]
+        let storage = InMemoryClientStorage(left)
+        let harness = try ClientHarness(storage: storage) { $0.confirmation = .explicit }
+        let client = harness.client
+        let notices = client.notices
+        try await client.connect()
+        switch sign {
+        case .gap: harness.service.send(.gap(Gap(from: place(2), first: 5)), in: hall)
+        case .lostEnd: harness.service.send(.gap(Gap(from: place(2), first: 1)), in: hall)
+        case .skip: harness.service.send(.skip(Skip(previous: 2, to: 5, reason: .notEntitled)), in: hall)
+        }
+        for await notice in notices {
+            if case .gap = notice { break }
+            if case .skipped = notice { break }
+        }
+        try await settle(harness)
+        #expect(await storage.load().endedStays.isEmpty)
+        for _ in 0..<2 {
+            await harness.lose()
+            try await client.connect()
+        }
+        try await settle(harness)
+        let cursor: Offset =
+            switch sign {
+            case .gap: 2
+            case .skip: 5
+            case .lostEnd: 1
+            }
+        #expect(await storage.load().cursors == [hall: place(cursor)])
+        await client.disconnect()
+    }
+
+    @Test("a stay that ended before a place that was confirmed is over, and its cursor is kept")
+    func confirmedBeyond() async throws {
+        let hall = ChannelID.room(try RoomID("hall"))
+        var left = StoredClientState()
+        left.cursors = [hall: place(5)]
+        let storage = InMemoryClientStorage(left)
+        let harness = try ClientHarness(storage: storage)
+        let end = place(2)
+        try await harness.client.run { $0.endedStays[hall] = StoredStay(end: end, namedAt: 0) }
+        for _ in 0..<2 {
+            try await harness.client.connect()
+            await harness.lose()
+        }
+        try await settle(harness)
+        #expect(await storage.load().cursors == left.cursors)
+        #expect(try await harness.client.core.ask { $0.endedStays.isEmpty })
+        await harness.client.disconnect()
+    }
+
+    @Test(
+        "who is in a room again keeps its cursor, whichever process saw the end before and however far it came",
+        arguments: [EntryKind.joined, .message])
+    func joinedAgain(kind: EntryKind) async throws {
+        let (hall, den) = (ChannelID.room(try RoomID("hall")), ChannelID.room(try RoomID("den")))
+        let joined = Entry(
+            offset: 3, previous: 2, kind: kind, sender: try UserID("alice"), device: try DeviceID("d"),
+            producer: ProducerID(high: 9, low: 9), publishID: 3, recipient: nil, origin: nil, time: 0, expiry: 0,
+            payload: ByteBuffer())
+        var left = StoredClientState()
+        // In one a process without this went on; in the other the user joins now.
+        left.cursors = [hall: place(5), den: place(2)]
+        left.endedStays = [hall: StoredStay(end: place(2), namedAt: 0), den: StoredStay(end: place(2), namedAt: 0)]
+        let storage = InMemoryClientStorage(left)
+        let harness = try ClientHarness(storage: storage)
+        let third = place(3)
+        try await harness.client.run { driver in
+            driver.noteStay(joined, at: third, in: den)
+            driver.scheduleFlush()
+        }
+        try await settle(harness)
+        #expect(await storage.load().endedStays.isEmpty)
+        for _ in 0..<2 {
+            try await harness.client.connect()
+            await harness.lose()
+        }
+        try await settle(harness)
+        #expect(await storage.load().cursors == left.cursors)
+        await harness.client.disconnect()
     }
 
     @Test("what the disk did not take is forgotten with the next batch, unless the room has a place again")

@@ -49,7 +49,12 @@ struct StorageTests {
         case 8: return .connectNumber(number())
         case 9:
             guard random.happens(0.7) else { return .forgetCursor(channel) }
-            return .cursor(channel, Position(epoch: number(), offset: number()))
+            let place = Position(epoch: number(), offset: number())
+            guard random.happens(0.5) else {
+                let stay = StoredStay(end: place, namedAt: random.happens(0.5) ? number() : nil)
+                return .endedStay(channel, random.happens(0.8) ? stay : nil)
+            }
+            return .cursor(channel, place)
         case 10:
             guard random.happens(0.5) else { return .device(try DeviceID("d\(number())")) }
             return .cursorVersion(number())

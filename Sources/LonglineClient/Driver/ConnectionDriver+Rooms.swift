@@ -113,13 +113,60 @@ extension ConnectionDriver {
     func noteStay(_ entry: Entry, at position: Position, in channel: ChannelID) {
         guard case .room = channel, let user else { return }
         if entry.endsStay(of: user) {
-            endedStays[channel] = EndedStay(end: position)
+            keepStay(StoredStay(end: position), in: channel)
         } else if entry.kind == .joined, entry.member == user {
-            endedStays[channel] = nil
+            if endedStays[channel] != nil { keepStay(nil, in: channel) }
+        } else {
+            noteNews(upTo: position, in: channel)
         }
     }
 
-    /// Forgets the cursors of rooms that the user left, once the service has accepted two connects that named them at the end or behind it:
+    /// Something came of a channel, up to a place. Of a room that is beyond the stay that ended: another one has begun, whatever became of
+    /// its first entry.
+    func noteNews(upTo position: Position, in channel: ChannelID) {
+        if let stay = endedStays[channel], !stay.isAhead(of: position) { keepStay(nil, in: channel) }
+    }
+
+    /// A log ends here by now: an end of a stay behind that is lost, and something else may stand in its place.
+    func forgetStay(beyond end: Position, in channel: ChannelID) {
+        guard let stay = endedStays[channel], stay.end.epoch == end.epoch, stay.end.offset > end.offset else { return }
+        keepStay(nil, in: channel)
+    }
+
+    /// Durably with the next flush: the process may end before its next connect.
+    private func keepStay(_ stay: StoredStay?, in channel: ChannelID) {
+        endedStays[channel] = stay
+        pending.endedStays[channel] = .some(stay)
+    }
+
+    /// What earlier processes saw end.
+    func takeEndedStays(_ state: StoredClientState) {
+        for (channel, stay) in state.endedStays {
+            if isOfUse(stay, in: channel) {
+                endedStays[channel] = stay
+            } else {
+                pending.endedStays[channel] = .some(nil)
+            }
+        }
+    }
+
+    /// What this process saw end in an earlier turn as the owner of a shared outbox, beside what is durable: another one may have seen
+    /// more since, or be done with it.
+    func goOnToForget(_ stays: [ChannelID: StoredStay]) {
+        for (channel, stay) in stays where isOfUse(stay, in: channel) {
+            if let durable = endedStays[channel], !stay.isNews(to: durable) { continue }
+            keepStay(stay, in: channel)
+        }
+    }
+
+    /// Whether there is a cursor to forget, or will be once the app confirms what it has. Where a process went on behind the end, the user
+    /// has joined again.
+    private func isOfUse(_ stay: StoredStay, in channel: ChannelID) -> Bool {
+        guard let cursor = session.cursor(of: channel) else { return ledger.isWaited(for: channel) }
+        return stay.isAhead(of: cursor)
+    }
+
+    /// Forgets the cursors of rooms that the user left, once the service has accepted two connects that named them at the end:
     /// else every room of the user's life would be named at each start. Whoever joins again gets the new stay from its beginning
     /// whatever cursor there is, and nothing of the old one.
     ///
@@ -131,13 +178,19 @@ extension ConnectionDriver {
             guard let named = session.namedCursors[channel], named.epoch == stay.end.epoch,
                 named.offset >= stay.end.offset
             else { continue }
+            // The end is the last that comes of a stay. Who confirmed more has joined again.
+            guard named == stay.end else {
+                keepStay(nil, in: channel)
+                continue
+            }
             // A lower one is of an older record.
             guard let first = stay.namedAt, version >= first else {
-                endedStays[channel]?.namedAt = version
+                keepStay(StoredStay(end: stay.end, namedAt: version), in: channel)
                 session.nameAgain(channel)
                 continue
             }
             endedStays[channel] = nil
+            pending.endedStays.removeValue(forKey: channel)
             session.nameNoMore(channel)
             pending.cursors[channel] = nil
             pending.forgottenCursors.insert(channel)
@@ -163,12 +216,15 @@ extension ConnectionDriver {
     }
 }
 
-/// The end of the user's stay in a room.
-struct EndedStay: Hashable, Sendable {
-    /// The place of its last entry.
-    var end: Position
-    /// The version of the service's cursor record with the first connect that was accepted and named this place, or one behind it.
-    var namedAt: UInt64?
+extension StoredStay {
+    /// Whether a cursor has not come farther than the end.
+    func isAhead(of cursor: Position) -> Bool { cursor.epoch == end.epoch && cursor.offset <= end.offset }
+
+    /// Whether another stay in the room ended later, or the service was told of this one later.
+    func isNews(to other: StoredStay) -> Bool {
+        guard end == other.end else { return end.epoch == other.end.epoch && end.offset > other.end.offset }
+        return namedAt ?? 0 > other.namedAt ?? 0
+    }
 }
 
 /// What a room's log said of its settings, and of the user's role, while an answer about the room was under way.

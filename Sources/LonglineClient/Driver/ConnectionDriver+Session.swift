@@ -52,12 +52,15 @@ extension ConnectionDriver {
         case .deliver(let channel, let epoch, let deliver): delivered(channel, epoch, deliver)
         case .skipped(let channel, let epoch, let skip):
             outlets.notices.send(.skipped(channel, skip))
-            passed(Position(epoch: epoch, offset: skip.to), in: channel)
+            let end = Position(epoch: epoch, offset: skip.to)
+            noteNews(upTo: end, in: channel)
+            passed(end, in: channel)
             // The session confirms a range by itself, and where the app owes nothing it did already.
             keepCursor(of: channel)
         case .gap(let channel, let epoch, let gap):
             statistics.gaps += 1
             let lost = MessageGap(from: gap.from, upTo: Position(epoch: epoch, offset: gap.first))
+            noteNews(upTo: lost.upTo, in: channel)
             gapsBefore[channel] = lost
             hiddenBehindGaps[channel] = nil
             let lostEnd = gap.from.epoch == epoch && gap.first < gap.from.offset
@@ -291,6 +294,7 @@ extension ConnectionDriver {
     private func noteEnd(_ end: Position, of channel: ChannelID) {
         forgetReads(beyond: end, in: channel)
         forgetRequests(beyond: end, in: channel)
+        forgetStay(beyond: end, in: channel)
         guard wasHandedOver(end, in: channel), handedOver[channel] != end else { return }
         handedOver[channel] = end
         pending.cursors[channel] = end

@@ -162,7 +162,7 @@ final class ConnectionDriver {
     /// Channels whose log lost its end, until the place that this took the cursor back to is on disk: the one there is beyond the end.
     var setBack: Set<ChannelID> = []
     /// Rooms in which the user's stay ended, until the service was told that the app is done with its last entry.
-    var endedStays: [ChannelID: EndedStay] = [:]
+    var endedStays: [ChannelID: StoredStay] = [:]
     /// With the app's own cursors: up to where earlier processes handed over the requests of the user's inbox.
     var handedOver: [ChannelID: Position] = [:]
     var roomRequests: [UInt64: RoomWaiter] = [:]
@@ -272,6 +272,7 @@ final class ConnectionDriver {
             configuration: sessionConfiguration, producer: producer, cursors: state.cursors,
             cursorVersion: state.cursorVersion)
         applyAccess()
+        takeEndedStays(state)
         forgetOldAccessPoints()
         giveUpUnrepresentable()
     }

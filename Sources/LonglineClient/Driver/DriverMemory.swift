@@ -14,7 +14,7 @@ struct DriverMemory: Sendable {
     /// Channels among these whose log lost its end since a disk had a place of them.
     var setBack: Set<ChannelID>
     /// Rooms that the user left, and that are named until the service has their places.
-    var endedStays: [ChannelID: EndedStay]
+    var endedStays: [ChannelID: StoredStay]
     /// The places in rooms that no disk has forgotten yet.
     var forgotten: [ChannelID: Position]
     var watched: Set<UserID>
@@ -52,10 +52,7 @@ extension ConnectionDriver {
         gapsBefore = memory.gapsBefore.filter { session.isUnconfirmed($0.value.upTo, in: $0.key) }
         pending.cursors = memory.cursors.filter { session.cursor(of: $0.key) == $0.value }
         setBack = memory.setBack.intersection(pending.cursors.keys)
-        // Where another process went on from there, the user has joined again.
-        endedStays = memory.endedStays.filter { channel, stay in
-            session.cursor(of: channel).map { $0.epoch == stay.end.epoch && $0.offset <= stay.end.offset } ?? true
-        }
+        goOnToForget(memory.endedStays)
         pending.forgottenCursors = Set(memory.forgotten.filter { session.cursor(of: $0.key) == $0.value }.keys)
         presence.accepted = memory.watched
         presence.visibility = memory.visibility

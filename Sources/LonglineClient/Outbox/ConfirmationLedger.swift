@@ -32,6 +32,9 @@ struct ConfirmationLedger: Sendable {
     /// Places that wait for a confirmation.
     var count: Int { open.values.reduce(0) { $0 + $1.count } }
 
+    /// Whether one in this channel does.
+    func isWaited(for channel: ChannelID) -> Bool { open[channel] != nil }
+
     /// Another process may have confirmed some: forgets what does not wait any more.
     /// - Returns: the places to confirm now, by channel: of those that the app doesn't see and that nothing is before any more, which
     ///   no confirmation of the app's would take along.

@@ -97,6 +97,20 @@ public struct StoredNetwork: Hashable, Sendable {
     }
 }
 
+/// The end of the user's stay in a room: of use until the room's cursor is forgotten.
+public struct StoredStay: Hashable, Sendable {
+    /// The place of the stay's last entry.
+    public var end: Position
+    /// The version of the service's cursor record with the first connect that was accepted and named this place; nil before that.
+    public var namedAt: UInt64?
+
+    /// A stored end of a stay.
+    public init(end: Position, namedAt: UInt64? = nil) {
+        self.end = end
+        self.namedAt = namedAt
+    }
+}
+
 /// Everything a client keeps across its process's life.
 public struct StoredClientState: Hashable, Sendable {
     /// The outbox's producer; nil before the first use.
@@ -113,6 +127,8 @@ public struct StoredClientState: Hashable, Sendable {
     public var outcomes: [StoredOutcome] = []
     /// What the app confirmed, per channel.
     public var cursors: [ChannelID: Position] = [:]
+    /// Rooms that the user left, and of which the service may not know yet that the app is done with them.
+    public var endedStays: [ChannelID: StoredStay] = [:]
     /// The version of the service's cursor record that this client last saw.
     public var cursorVersion: UInt64 = 0
     /// The user this storage belongs to, once it is known.
@@ -160,7 +176,9 @@ public enum StorageChange: Hashable, Sendable {
     case connectNumber(UInt64)
     /// The app confirmed everything up to here.
     case cursor(ChannelID, Position)
-    /// The user left a room, the app is done with the end, and the service knows that: nothing is kept of its cursor.
+    /// The user's stay in a room ended, or another one began: nil.
+    case endedStay(ChannelID, StoredStay?)
+    /// The user left a room, the app is done with the end, and the service knows that: nothing is kept of its cursor, nor of the stay.
     case forgetCursor(ChannelID)
     /// The version of the service's cursor record.
     case cursorVersion(UInt64)
@@ -294,7 +312,8 @@ extension StoredClientState {
         case .chain(let channel, let id): chains[channel] = id
         case .connectNumber(let number): connectNumber = number
         case .cursor(let channel, let position): cursors[channel] = position
-        case .forgetCursor(let channel): cursors[channel] = nil
+        case .endedStay(let channel, let stay): endedStays[channel] = stay
+        case .forgetCursor(let channel): (cursors[channel], endedStays[channel]) = (nil, nil)
         case .cursorVersion(let version): cursorVersion = version
         case .user(let user): self.user = user
         case .device(let device): self.device = device

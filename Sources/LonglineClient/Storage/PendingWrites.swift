@@ -18,6 +18,7 @@ struct PendingWrites: Sendable {
     var cursors: [ChannelID: Position] = [:]
     /// None of which is among ``cursors``.
     var forgottenCursors: Set<ChannelID> = []
+    var endedStays: [ChannelID: StoredStay?] = [:]
     var cursorVersion: UInt64?
     var user: UserID?
     var device: DeviceID?
@@ -34,6 +35,7 @@ struct PendingWrites: Sendable {
         producer == nil && inserts.isEmpty && removes.isEmpty && attempts.isEmpty && outcomes.isEmpty
             && rechains.isEmpty && chains.isEmpty
             && connectNumber == nil && cursors.isEmpty && forgottenCursors.isEmpty && cursorVersion == nil
+            && endedStays.isEmpty
             && user == nil && device == nil && resumeTicket == nil
             && transportTickets.isEmpty && addressTokens.isEmpty && networks.isEmpty
             && access == nil && controlRoutes == nil
@@ -61,6 +63,7 @@ struct PendingWrites: Sendable {
         changes += outcomes.map { .outcome($0) }
         if let connectNumber { changes.append(.connectNumber(connectNumber)) }
         changes += cursors.map { .cursor($0, $1) }
+        changes += endedStays.map { .endedStay($0, $1) }
         changes += forgottenCursors.map { .forgetCursor($0) }
         if let cursorVersion { changes.append(.cursorVersion(cursorVersion)) }
         if let user { changes.append(.user(user)) }
@@ -102,6 +105,7 @@ struct PendingWrites: Sendable {
         for channel in forgottenCursors { restored.cursors[channel] = nil }
         restored.forgottenCursors.subtract(cursors.keys)
         restored.forgottenCursors.formUnion(forgottenCursors)
+        restored.endedStays.merge(endedStays) { $1 }
         restored.cursorVersion = cursorVersion ?? restored.cursorVersion
         restored.user = user ?? restored.user
         restored.device = device ?? restored.device

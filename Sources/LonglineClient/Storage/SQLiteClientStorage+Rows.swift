@@ -14,6 +14,7 @@ extension SQLiteClientStorage {
         static let user = "user"
         static let device = "device"
         static let resumeTicket = "resume-ticket"
+        static let endedStay = "ended-stay/"
         static let transportTicket = "transport-ticket/"
         static let addressToken = "address-token/"
     }
@@ -48,6 +49,8 @@ extension SQLiteClientStorage {
                 arguments: [channel.description, bits(position.epoch), bits(position.offset)])
         case .forgetCursor(let channel):
             try database.execute(sql: "DELETE FROM cursor WHERE channel = ?", arguments: [channel.description])
+            try set(nil, endOf: channel, in: database)
+        case .endedStay(let channel, let stay): try set(stay, endOf: channel, in: database)
         case .cursorVersion(let version): try set(Fact.cursorVersion, number: version, in: database)
         case .user(let user): try set(Fact.user, bytes: Array(user.description.utf8), in: database)
         case .device(let device): try set(Fact.device, bytes: Array(device.description.utf8), in: database)
@@ -102,6 +105,11 @@ extension SQLiteClientStorage {
             case Fact.user: state.user = try? UserID(String(decoding: bytes, as: UTF8.self))
             case Fact.device: state.device = try? DeviceID(String(decoding: bytes, as: UTF8.self))
             case Fact.resumeTicket: state.resumeTicket = StoredSecret(bytes: bytes, expiry: number)
+            case _ where name.hasPrefix(Fact.endedStay):
+                // What can't be true is left out: it costs bytes at each start, no message.
+                if let room = try? channel(String(name.dropFirst(Fact.endedStay.count))) {
+                    state.endedStays[room] = stay(number, bytes)
+                }
             case _ where name.hasPrefix(Fact.transportTicket):
                 let accessPoint = String(name.dropFirst(Fact.transportTicket.count))
                 state.transportTickets[accessPoint] = StoredSecret(bytes: bytes, expiry: number)
@@ -179,6 +187,26 @@ extension SQLiteClientStorage {
     private static func set(_ name: String, bytes: [UInt8], in database: Database) throws {
         try database.execute(
             sql: "INSERT OR REPLACE INTO fact VALUES (?, NULL, ?)", arguments: [name, Data(bytes)])
+    }
+
+    /// The offset, and as bytes the epoch and the record's version, if there is one.
+    private static func set(_ stay: StoredStay?, endOf channel: ChannelID, in database: Database) throws {
+        let name = Fact.endedStay + channel.description
+        guard let stay else {
+            return try database.execute(sql: "DELETE FROM fact WHERE name = ?", arguments: [name])
+        }
+        var numbers = ByteBuffer(integer: stay.end.epoch)
+        if let version = stay.namedAt { numbers.writeInteger(version) }
+        try database.execute(
+            sql: "INSERT OR REPLACE INTO fact VALUES (?, ?, ?)",
+            arguments: [name, bits(stay.end.offset), Data(numbers.readableBytesView)])
+    }
+
+    private static func stay(_ offset: Offset, _ bytes: [UInt8]) -> StoredStay? {
+        var numbers = ByteBuffer(bytes: bytes)
+        guard let epoch = numbers.readInteger(as: Epoch.self) else { return nil }
+        return StoredStay(
+            end: Position(epoch: epoch, offset: offset), namedAt: numbers.readInteger(as: UInt64.self))
     }
 
     private static func set(_ name: String, secret: StoredSecret?, in database: Database) throws {
