@@ -107,7 +107,7 @@ public final class LonglineClient: Sendable {
     /// tickets. Their receipts throw ``ClientError/Code/loggedOut``, and so does every later call. The next login takes a
     /// new client, and a token that was issued after the logout.
     /// - Throws: ``ClientError`` when the storage could not be wiped; the client has ended all the same, and another call
-    ///   tries again.
+    ///   tries again. ``ClientError/Code/storageInUse`` while another process of the app owns a shared outbox: nothing has happened then.
     @discardableResult
     public func logout() async throws -> LogoutResult { try await core.logOut() }
 
