@@ -19,7 +19,7 @@ extension LonglineClient {
     /// until ``unwatch(_:)``.
     ///
     /// Returns when the service has told where each of them is; waits for a connection if there is none. Cancelling the task
-    /// ends the wait only. Watching a user twice is watching once.
+    /// ends the wait only, unless the client is still reading its storage: then nobody is watched. Watching a user twice is watching once.
     /// - Parameter users: with those that are watched already, at most 1,000.
     /// - Throws: ``ClientError``: ``ClientError/Code/refused`` with ``ClientError/refusal`` `forbidden` (the token lacks the
     ///   right `presence`, for one of them at least) or `tooManySubscriptions`; then none of the call is watched.
