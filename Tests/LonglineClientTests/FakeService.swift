@@ -86,8 +86,9 @@ final class FakeService: LinkConnector {
         var presenceRefusals: [RefusalCode] = []
         /// Users whose presence the token does not allow to be told of.
         var presenceForbidden: Set<UserID> = []
-        /// Whether requests for presence are left without an answer.
+        /// Whether requests for presence are left without an answer; whether they are answered, and nobody's presence is told.
         var leavesPresence = false
+        var withholdsPresence = false
         /// Logouts that came, and what answers them; nil: nothing does.
         var logouts = 0
         var logoutAnswer: Close? = Close(code: .loggedOut)
@@ -343,13 +344,13 @@ final class FakeLink: MobileLink, LinkAttempt {
             deliver(answer, lane: .control)
         case .subscribe(let request):
             if service.state.withLock({ $0.leavesPresence }) { return }
-            let (refusal, updates) = service.state.withLock { state in
+            let (refusal, updates) = service.state.withLock { state -> (RefusalCode?, [PresenceUpdate]) in
                 var refusal = state.presenceRefusals.isEmpty ? nil : state.presenceRefusals.removeFirst()
                 if !state.presenceForbidden.isDisjoint(with: request.users) { refusal = .forbidden }
                 let updates = request.users.map {
                     state.presences[$0] ?? PresenceUpdate(user: $0, state: .offline, lastSeen: 0)
                 }
-                return (refusal, updates)
+                return (refusal, state.withholdsPresence ? [] : updates)
             }
             deliver(
                 .presenceAnswer(PresenceAnswer(request: request.request, refusal: refusal, retryAfter: 1)),

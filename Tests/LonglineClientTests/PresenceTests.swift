@@ -185,6 +185,23 @@ struct PresenceTests {
         await client.disconnect()
     }
 
+    @Test("who waits to be told of users that a fresh token does not allow any more waits for them no longer")
+    func refusedBeforeToldOf() async throws {
+        let harness = try ClientHarness()
+        let client = harness.client
+        try await client.connect()
+        harness.service.state.withLock { $0.withholdsPresence = true }
+        let bob = try users("bob")
+        let watching = Task { try await client.watch(bob) }
+        while try await client.core.ask({ $0.presence.accepted.isEmpty }) { await Task.yield() }
+        harness.service.state.withLock { $0.presenceForbidden = Set(bob) }
+        await harness.lose()
+        let error = await #expect(throws: ClientError.self) { try await watching.value }
+        #expect(error?.code == .refused && error?.refusal == .forbidden)
+        #expect(client.presences.isEmpty)
+        await client.disconnect()
+    }
+
     @Test("who unwatches whom a refused watch is about to ask for again ends that wait")
     func unwatchedBeforeAnotherTry() async throws {
         let virtual = VirtualLoop()

@@ -182,7 +182,7 @@ extension ConnectionDriver {
         presence.requests[answer.request] = nil
         logger.warning(
             "presence refused", metadata: ["code": "\(refusal.rawValue)", "users": "\(request.users.count)"])
-        if let id = request.waiter { return refuseWatch(id, request, refusal) }
+        if let id = request.waiter { return refuseWatch(id, refusal) }
         // They were allowed before: a fresh token has fewer rights. It may lack that of one of them only.
         presence.refusals += 1
         if refusal == .forbidden, request.users.count > 1, presence.refusals <= PresenceWishes.halvedRefusals {
@@ -193,6 +193,10 @@ extension ConnectionDriver {
         }
         presence.accepted.subtract(request.users)
         outlets.presence.forget(request.users)
+        // The link before may have ended between the service's answer and its word of where they are: nobody tells that any more.
+        for (id, waiter) in presence.waiters where !waiter.unknown.isDisjoint(with: request.users) {
+            refuseWatch(id, refusal)
+        }
     }
 
     private func askAgain(_ answer: PresenceAnswer) {
@@ -206,7 +210,7 @@ extension ConnectionDriver {
     }
 
     /// None of a call that was refused in part is watched, but what was before.
-    private func refuseWatch(_ id: UInt64, _ request: PresenceWishes.Request, _ refusal: RefusalCode) {
+    private func refuseWatch(_ id: UInt64, _ refusal: RefusalCode) {
         let parts = presence.requests.filter { $0.value.waiter == id }
         for number in parts.keys { presence.requests[number] = nil }
         let waiter = presence.waiters[id]
