@@ -41,7 +41,7 @@ extension ConnectionDriver {
         if link.usedSessionTicket { suspectTickets.insert(link.accessPoint) }
     }
 
-    /// Somebody answered, or an attempt without a ticket was sent in vain: it is known what that is good for.
+    /// Somebody answered, or an attempt without a ticket was sent in vain: nothing is held against the ticket any more.
     func handshakeEnded(at accessPoint: AccessPoint) {
         silentTickets[accessPoint] = nil
         suspectTickets.remove(accessPoint)
