@@ -1,4 +1,5 @@
 import LonglineSession
+import LonglineTestKit
 import LonglineWire
 import NIOCore
 import Synchronization
@@ -32,20 +33,57 @@ struct ConnectFailureTests {
         }
     }
 
-    @Test("who waits for a connection for so long comes once: behind an attempt that failed back-off goes on")
-    func comesOnce() async throws {
-        let virtual = VirtualLoop()
-        let harness = try ClientHarness(loop: virtual.loop) {
+    /// A client that waits for hours behind each attempt, of which nothing comes.
+    private func patient(_ virtual: VirtualLoop, _ directory: TemporaryFolder, isShared: Bool) throws -> ClientHarness {
+        let storage: any ClientStorage =
+            try isShared
+            ? SharedClientStorage(path: directory.file("shared.sqlite"), pollInterval: .milliseconds(10))
+            : InMemoryClientStorage()
+        let harness = try ClientHarness(storage: storage, loop: virtual.loop) {
             $0.backOff = BackOffPolicy(base: .seconds(36_000), maximum: .seconds(36_000))
             $0.accessPoints = [AccessPoint(host: "one", port: 1)]
         }
+        harness.service.state.withLock { $0.answers = Array(repeating: noHost, count: 100) }
+        return harness
+    }
+
+    /// Returns once somebody waits for a connection, behind so many attempts.
+    private func waits(_ harness: ClientHarness, _ virtual: VirtualLoop, after attempts: Int) async throws {
         let (client, service) = (harness.client, harness.service)
-        service.state.withLock { $0.answers = Array(repeating: noHost, count: 100) }
-        let connecting = Task { try await client.connect(within: .seconds(5)) }
         try await virtual.pass(.zero) {
-            guard case .waiting = client.state else { return false }
+            guard case .waiting = client.state, service.state.withLock({ $0.requests.count }) == attempts else {
+                return false
+            }
             return try await client.core.ask { $0.connectWaiters.count } == 1
         }
+    }
+
+    @Test("who waits without an end comes once, too, with a shared outbox as with another", arguments: [true, false])
+    func comesOnceWithoutEnd(isShared: Bool) async throws {
+        let (virtual, directory) = (VirtualLoop(), try TemporaryFolder())
+        let harness = try patient(virtual, directory, isShared: isShared)
+        let client = harness.client
+        for attempts in 1...3 {
+            let connecting = Task { try await client.connect() }
+            try await waits(harness, virtual, after: attempts)
+            await virtual.pass(.seconds(5))
+            #expect(harness.service.state.withLock { $0.requests.count } == attempts)
+            connecting.cancel()
+            await #expect(throws: CancellationError.self) { try await connecting.value }
+            try await virtual.pass(.zero) { try await client.core.ask { $0.connectWaiters.isEmpty } }
+        }
+        try await virtual.running { await client.disconnect() }
+    }
+
+    @Test(
+        "who waits for a connection for so long comes once: behind an attempt that failed back-off goes on",
+        arguments: [true, false])
+    func comesOnce(isShared: Bool) async throws {
+        let (virtual, directory) = (VirtualLoop(), try TemporaryFolder())
+        let harness = try patient(virtual, directory, isShared: isShared)
+        let (client, service) = (harness.client, harness.service)
+        let connecting = Task { try await client.connect(within: .seconds(5)) }
+        try await waits(harness, virtual, after: 1)
         await virtual.pass(.seconds(5))
         let error = try await virtual.running {
             await #expect(throws: ClientError.self) { try await connecting.value }
@@ -54,7 +92,7 @@ struct ConnectFailureTests {
         #expect(service.state.withLock { $0.requests.count } == 1)
         // The next call is another one.
         let next = Task { try? await client.connect(within: .seconds(5)) }
-        try await virtual.pass(.zero) { service.state.withLock { $0.requests.count } == 2 }
+        try await waits(harness, virtual, after: 2)
         await virtual.pass(.seconds(5))
         try await virtual.running {
             _ = await next.value

@@ -231,7 +231,8 @@ struct DisconnectTests {
         let (gate, directory) = (GatedCursors(), try TemporaryFolder())
         let shared: any ClientStorage = isShared ? try storage(directory) : InMemoryClientStorage()
         let harness = try ClientHarness(storage: shared) { $0.cursorStore = gate }
-        let client = harness.client
+        let (client, service) = (harness.client, harness.service)
+        service.state.withLock { $0.answers = [.silence] }
         let room = try RoomID("hall")
         let connecting = Task { try await client.connect() }
         while gate.asked.count == 0 { await Task.yield() }
@@ -247,10 +248,32 @@ struct DisconnectTests {
             task.cancel()
             await #expect(throws: CancellationError.self) { try await task.value }
         }
-        #expect(harness.service.state.withLock { $0.requests.isEmpty })
+        #expect(service.state.withLock { $0.requests.isEmpty })
         gate.open()
+        while service.state.withLock({ $0.requests.count }) == 0 { await Task.yield() }
+        // Nobody waits any more, though nothing has come of the attempt.
+        while try await !client.core.ask({ $0.connectWaiters.isEmpty }) { await Task.yield() }
+        #expect(!client.state.isConnected)
+        service.cut()
         for await state in client.states where state.isConnected { break }
         #expect(await client.statistics.connects == 1)
+        await client.disconnect()
+    }
+
+    @Test("a task that is cancelled already begins nothing", arguments: [true, false], [true, false])
+    func cancelledBefore(isShared: Bool, isBounded: Bool) async throws {
+        let directory = try TemporaryFolder()
+        let harness = try ClientHarness(storage: isShared ? try storage(directory) : InMemoryClientStorage())
+        let client = harness.client
+        let connecting = Task {
+            while !Task.isCancelled { await Task.yield() }
+            if isBounded { try await client.connect(within: .seconds(3_600)) } else { try await client.connect() }
+        }
+        connecting.cancel()
+        await #expect(throws: CancellationError.self) { try await connecting.value }
+        for _ in 0..<3 { try await harness.settle() }
+        #expect(harness.service.state.withLock { $0.requests.isEmpty })
+        guard case .disconnected = client.state else { return #expect(Bool(false), "\(client.state)") }
         await client.disconnect()
     }
 

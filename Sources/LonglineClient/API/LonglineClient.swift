@@ -60,13 +60,14 @@ public final class LonglineClient: Sendable {
     ///
     /// Returns when the service accepted the session for the first time, and waits for that however long it takes: attempts that
     /// fail, for want of a network or of an answer of the control layer, for a host or a certificate that is wrong, end in no error
-    /// (``lastFailure`` and ``states`` tell). ``connect(within:)`` waits no longer than it is told. Cancelling the task ends the wait only.
+    /// (``lastFailure`` and ``states`` tell). ``connect(within:)`` waits no longer than it is told. Cancelling the task ends the wait only;
+    /// in one that is cancelled already nothing begins.
     /// A client that waits for its next attempt tries at once, or as soon as the service allows; of calls in a row, which with those of
     /// ``start()`` and ``setMode(_:)`` count together, five do that, and then one every 15 to 20 seconds.
     /// - Throws: ``ClientError``: ``ClientError/Code/storage`` when the durable state can't be read,
     ///   ``ClientError/Code/stopped`` when the service does not want this client, ``ClientError/Code/otherUser`` when the storage holds
     ///   another user's messages than the one who logs in, ``ClientError/Code/otherDevice`` when it holds those of another device,
-    ///   ``ClientError/Code/disconnected``.
+    ///   ``ClientError/Code/disconnected``. `CancellationError` when the task is cancelled.
     public func connect() async throws {
         try await core.connect()
     }

@@ -205,6 +205,13 @@ final class Outcome<Value: Sendable>: Sendable {
     }
 }
 
+extension Outcome where Value == Void {
+    /// It came to its end, or to this error.
+    func end(_ error: (any Error)?) {
+        if let error { resolve(.failure(error)) } else { resolve(.success(())) }
+    }
+}
+
 extension Outcome {
     /// What something comes to, for at most a time. Then, or when the caller is cancelled, its task is cancelled; one that goes on all
     /// the same keeps nobody waiting.

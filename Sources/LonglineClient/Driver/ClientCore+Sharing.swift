@@ -11,6 +11,8 @@ extension ClientError {
 final class SharingState: Sendable {
     private struct State {
         var wantsConnection = false
+        /// How often the app said so.
+        var wishes: UInt64 = 0
         /// Contends for ownership.
         var contender: Task<Void, Never>?
         /// A driver ended while it ran: perhaps the one that it told to connect.
@@ -45,9 +47,13 @@ final class SharingState: Sendable {
 
     var wantsConnection: Bool { state.withLock { $0.wantsConnection } }
 
+    /// The number of the app's last wish to be connected.
+    var wish: UInt64 { state.withLock { $0.wishes } }
+
     func wantsConnection(_ wants: Bool) {
         let contender = state.withLock { state in
             state.wantsConnection = wants && state.end == nil
+            if wants { state.wishes += 1 }
             guard !wants else { return Task<Void, Never>?.none }
             defer { state.contender = nil }
             return state.contender
@@ -275,9 +281,9 @@ extension ClientCore {
                     guard let self else { return }
                     return try await ownedHandle().run { driver in
                         // The app may have disconnected meanwhile, and a service that said "stop" waits for the app.
-                        guard let asked = self.wishToConnect() else { return }
+                        guard let (asked, wish) = self.wishToConnect() else { return }
                         if goesOn, case .stopped = driver.phase { return }
-                        _ = driver.connect(after: asked, nil)
+                        _ = driver.connect(after: asked, wish: wish, nil)
                     }
                 } catch {
                     // The client has ended, or neither the file can be read now nor what the app keeps itself.
@@ -293,9 +299,12 @@ extension ClientCore {
         }
     }
 
-    /// How many disconnections there were before the app's wish to be connected; nil: it has none.
-    private func wishToConnect() -> UInt64? {
-        turns.withLock { sharing?.wantsConnection == true ? $0.disconnections : nil }
+    /// How many disconnections there were before the app's wish to be connected, and its number; nil: it has none.
+    private func wishToConnect() -> (disconnections: UInt64, number: UInt64)? {
+        turns.withLock { turns -> (disconnections: UInt64, number: UInt64)? in
+            guard let sharing, sharing.wantsConnection else { return nil }
+            return (turns.disconnections, sharing.wish)
+        }
     }
 
     /// Takes messages that were put in for the owner into its outbox, as far as there is room.

@@ -115,16 +115,11 @@ final class ClientCore: Sendable {
     /// As ``handle(since:)``, for who may stop to wait for what the storage and the app's cursor store still have to do. The opening goes on.
     func handleUnlessCancelled(since disconnections: UInt64? = nil) async throws -> DriverHandle {
         if turns.withLock({ $0.isOpen }) { return try await handle(since: disconnections) }
-        return try await unlessCancelled { [self] in try await handle(since: disconnections) }
-    }
-
-    /// Waits for something that goes on when the caller is cancelled.
-    private func unlessCancelled<Value: Sendable>(
-        _ body: @escaping @Sendable () async throws -> Value
-    ) async throws -> Value {
-        let outcome = Outcome<Value>()
+        let outcome = Outcome<DriverHandle>()
         Task {
-            do { outcome.resolve(.success(try await body())) } catch { outcome.resolve(.failure(error)) }
+            do { outcome.resolve(.success(try await handle(since: disconnections))) } catch {
+                outcome.resolve(.failure(error))
+            }
         }
         return try await outcome.value()
     }
@@ -305,16 +300,15 @@ final class ClientCore: Sendable {
 
     /// - Parameter known: how many disconnections there were when the app called, which has begun the attempts; nil: it calls now.
     func connect(since known: UInt64? = nil) async throws {
-        let asked = try turns.withLock { turns in
+        if known == nil { try Task.checkCancellation() }
+        let (asked, wish) = try turns.withLock { turns in
             if let error = turns.disconnection(since: known) { throw error }
-            wantConnection(turns)
-            return turns.disconnections
+            if known == nil { wantConnection(turns) }
+            return (turns.disconnections, sharing?.wish)
         }
         // Who cancels this call ends the wait only.
-        if known == nil {
-            keepContending()
-            if sharing == nil { try await unlessCancelled { [self] in try await begin(after: asked) } }
-        }
+        if known == nil, sharing == nil { return try await connectAlone(after: asked) }
+        if known == nil { keepContending() }
         while true {
             let handle = try await ownedHandle(since: asked)
             do {
@@ -323,7 +317,7 @@ final class ClientCore: Sendable {
                         done(.failure(error))
                         return 0
                     }
-                    return driver.connect(after: asked, isNews: sharing != nil) { error in
+                    return driver.connect(after: asked, wish: wish) { error in
                         done(error.map { .failure($0) } ?? .success(()))
                     }
                 } cancel: { driver, id in
@@ -336,8 +330,38 @@ final class ClientCore: Sendable {
         }
     }
 
+    /// Connects with an outbox of its own. The attempts begin also where the caller stops to wait before the storage is open.
+    private func connectAlone(after asked: UInt64) async throws {
+        let (connected, waiter) = (Outcome<Void>(), Outcome<(handle: DriverHandle, number: UInt64)>())
+        Task {
+            do {
+                let handle = try await handle(since: asked)
+                handle.run { [self] driver in
+                    var number: UInt64 = 0
+                    if let error = disconnection(since: asked) {
+                        connected.end(error)
+                    } else {
+                        number = driver.connect(after: asked) { connected.end($0) }
+                    }
+                    waiter.resolve(.success((handle: handle, number: number)))
+                }
+            } catch {
+                connected.end(error)
+                waiter.resolve(.failure(error))
+            }
+        }
+        do { try await connected.value() } catch let error as CancellationError {
+            Task {
+                guard let known = try? await waiter.value() else { return }
+                known.handle.run { $0.cancelConnectWaiter(known.number) }
+            }
+            throw error
+        }
+    }
+
     /// As ``connect()``, for so long. The wait ends then, not the client's attempts.
     func connect(within limit: Duration) async throws {
+        try Task.checkCancellation()
         let asked = turns.withLock { $0.disconnections }
         try await Outcome.bounded(
             by: TimeAmount(limit), on: loop, timedOut: { [self] in notConnected(in: limit) },

@@ -9,6 +9,15 @@ extension ConnectionDriver {
         return connect(isNews: isNews, done)
     }
 
+    /// The same for one call of the app's that comes twice, in any order: once from who contends for a shared outbox, once from who waits.
+    /// The first of them is news.
+    /// - Parameter wish: its number; nil: what has begun the attempts of an outbox of the client's own was here before.
+    func connect(after disconnections: UInt64, wish: UInt64?, _ done: ((ClientError?) -> Void)?) -> UInt64 {
+        let isNews = wish.map { $0 > lastWish } ?? false
+        lastWish = max(lastWish, wish ?? 0)
+        return connect(after: disconnections, isNews: isNews, done)
+    }
+
     /// - Parameter number: which of the app's disconnections it is.
     func disconnect(_ number: UInt64, _ done: @escaping () -> Void) {
         guard number <= disconnections else {

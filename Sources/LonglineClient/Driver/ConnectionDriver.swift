@@ -189,6 +189,8 @@ final class ConnectionDriver {
     var unwrittenDisconnects = 0
     /// The last of the app's disconnections that was done, or came before this driver.
     var disconnections: UInt64 = 0
+    /// The last of the app's wishes to be connected with a shared outbox that came here.
+    var lastWish: UInt64 = 0
     var logout = LogoutState.none
     /// The account's erasure that was asked for and is not answered.
     var erasure: PendingAccountErasure?
