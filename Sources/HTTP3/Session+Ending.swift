@@ -112,11 +112,17 @@ extension Session {
         let interval = TimeAmount.nanoseconds(max(timeout.nanoseconds / 4, 1_000_000))
         idleTimer = connection.eventLoop.assumeIsolated().scheduleTask(in: interval) {
             self.idleTimer = nil
+            self.checkIdleness(.now())
             guard self.state == .starting || self.state == .open else { return }
-            if self.isBusy { self.idleSince = .now() }
-            guard NIODeadline.now() - self.idleSince < timeout else { return self.drain() }
             self.scheduleIdleCheck(timeout)
         }
+    }
+
+    /// Drains a connection that has had no request for its time.
+    func checkIdleness(_ now: NIODeadline) {
+        guard let timeout = limits.idleTimeout, state == .starting || state == .open else { return }
+        if isBusy { idleSince = now }
+        if now - idleSince >= timeout { drain() }
     }
 
     /// One timer for all exchanges, as long as there are any: limits are kept to within a quarter of the shortest.

@@ -377,20 +377,25 @@ struct LimitTests {
         }
     }
 
-    @Test("A request that takes longer than a connection may be idle is answered")
+    @Test("A request that takes longer than a connection may be idle keeps it, and the idle time begins behind it")
     func busy() async throws {
         var limits = HTTP3Limits()
-        limits.idleTimeout = .seconds(1)
-        let release = Happening<Void>()
-        try await withRawClient(limits: limits) { _, _, responder in
-            try await release.value()
-            try await responder.respond(HTTPResponse(status: .ok))
-        } _: { _, peer in
-            let stream = try await peer.send(RawPeer.headers(RawPeer.get))
-            // Longer than a connection may be idle; then the request is still there.
-            try await Task.sleep(for: .seconds(2))
-            release.tell()
-            #expect(try await status(stream) == "200")
+        limits.idleTimeout = .hours(1)
+        try await ScriptedServer.run(limits) { server in
+            let session = server.session
+            let exchange = try server.request()
+            let start = NIODeadline.now()
+            for hour in Int64(1)...3 {
+                session.checkIdleness(start + .hours(hour))
+                #expect(session.state == .open)
+            }
+            try exchange.send(HTTPResponse(status: .ok), body: nil, trailers: nil, finish: true)
+            server.deliver([.streamClosed(exchange.id)])
+            let answered = NIODeadline.now()
+            session.checkIdleness(answered + .minutes(59))
+            #expect(session.state == .open)
+            session.checkIdleness(answered + .hours(1))
+            #expect(session.state != .open)
         }
     }
 

@@ -34,11 +34,13 @@ struct LingeringStreamTests {
 
     /// A server whose client has had a response on a stream that it leaves open.
     private func withLingering(
-        _ kind: Kind, limits: HTTP3Limits, _ body: (World, RawPeer) async throws -> Void
+        _ kind: Kind, limits: HTTP3Limits, _ body: (World, RawPeer, OnLoop<Exchange>) async throws -> Void
     ) async throws {
         let swallow = Swallow()
         let answer = Happening<Void>()
+        let asked = Happening<OnLoop<Exchange>>()
         try await withServer(limits: limits) { _, _, responder in
+            asked.tell(responder.exchange)
             try await answer.value()
             try await responder.respond(HTTPResponse(status: .ok), body: ByteBuffer(string: "done"))
         } _: { world in
@@ -55,7 +57,7 @@ struct LingeringStreamTests {
                 })
             let post = RawPeer.get.map { $0.0 == ":method" ? (":method", "POST") : $0 }
             let stream = try await peer.send(RawPeer.headers(post), finish: false)
-            while world.server.statistics.requests == 0 { await Task.yield() }
+            let exchange = try await asked.value()
             switch kind {
             case .gap:
                 swallow.swallow(from: 800)
@@ -70,7 +72,7 @@ struct LingeringStreamTests {
                 answer.tell()
                 #expect(try await stream.read() != nil)
             }
-            try await body(world, peer)
+            try await body(world, peer, exchange)
             await client.shutdownGracefully(timeout: .seconds(1))
         }
     }
@@ -78,9 +80,20 @@ struct LingeringStreamTests {
     @Test("A connection whose only request is over is idle, though its stream is open", arguments: Kind.allCases)
     func idle(kind: Kind) async throws {
         var limits = HTTP3Limits()
-        limits.idleTimeout = .milliseconds(500)
+        limits.idleTimeout = .hours(1)
         if kind == .deaf { limits.writeTimeout = .milliseconds(200) }
-        try await withLingering(kind, limits: limits) { world, peer in
+        try await withLingering(kind, limits: limits) { world, peer, exchange in
+            // As if an hour passed at each look: the request may not be over at the first one.
+            let start = NIODeadline.now()
+            var hours: Int64 = 0
+            var isOpen = true
+            while isOpen {
+                hours += 1
+                isOpen = try await exchange.call { [hours] exchange in
+                    exchange.session.checkIdleness(start + .hours(hours))
+                    return exchange.session.state == .open
+                }
+            }
             try await peer.expectClose(.noError)
             #expect(world.server.statistics.timeouts == (kind == .deaf ? 1 : 0))
         }
@@ -88,7 +101,7 @@ struct LingeringStreamTests {
 
     @Test("A server that shuts down waits for no stream whose request is over")
     func drain() async throws {
-        try await withLingering(.gap, limits: HTTP3Limits()) { world, peer in
+        try await withLingering(.gap, limits: HTTP3Limits()) { world, peer, _ in
             await world.server.shutdownGracefully(grace: .minutes(10))
             try await peer.expectClose(.noError)
         }
@@ -98,7 +111,7 @@ struct LingeringStreamTests {
     func forgotten() async throws {
         var limits = HTTP3Limits()
         limits.writeTimeout = .milliseconds(100)
-        try await withLingering(.gap, limits: limits) { world, peer in
+        try await withLingering(.gap, limits: limits) { world, _, _ in
             while world.server.statistics.timeouts == 0 { try await Task.sleep(for: .milliseconds(5)) }
             #expect(world.server.statistics.timeouts == 1)
         }
