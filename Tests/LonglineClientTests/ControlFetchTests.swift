@@ -1,3 +1,4 @@
+import Dispatch
 import HTTP3
 import HTTPTypes
 import Logging
@@ -162,8 +163,13 @@ struct ControlFetchTests {
     func early() async throws {
         let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
         let early = Mutex<[Bool]>([])
+        let (held, holders) = (DispatchSemaphore(value: 0), 2 * System.coreCount)
         let server = try await StubControl.serve(certificates.good, group) { _, responder in
-            early.withLock { $0.append(responder.isEarly) }
+            let questions = early.withLock { early in
+                early.append(responder.isEarly)
+                return early.count
+            }
+            if questions == 2 { for _ in 0..<holders { held.signal() } }
             try await responder.respond(.init(status: .ok), body: ByteBuffer(bytes: AccessAnswerTests.json()))
         }
         let service = ControlService(
@@ -175,8 +181,9 @@ struct ControlFetchTests {
         let control = try ControlEndpoint(service)
         let way = ControlWay(control: control, transport: .http3, port: service.http3Port ?? 0)
         #expect(try await connector.ask(way, token: "t", nonce: nil).status == 200)
-        // No thread of the tasks' pool is free until the handshake is long complete.
-        for _ in 0..<2 * System.coreCount { Task.detached { usleep(200_000) } }
+        // No thread of the tasks' pool is free before the question is there, or the handshake long complete without it.
+        @Sendable func hold() { _ = held.wait(timeout: .now() + .seconds(5)) }
+        for _ in 0..<holders { Task.detached { hold() } }
         #expect(try await connector.ask(way, token: "t", nonce: nil).status == 200)
         #expect(early.withLock { $0 } == [false, true])
         await server.shutdownGracefully(grace: .zero, timeout: .seconds(1))
