@@ -35,6 +35,9 @@ final class RawConnection {
             .connect(to: address).get()
     }
 
+    /// A service that stops waits for its clients to end their connections.
+    deinit { channel.close(promise: nil) }
+
     /// Sends, with TLS done before.
     func send(_ bytes: [UInt8]) async throws { try await channel.writeAndFlush(ByteBuffer(bytes: bytes)) }
     func send(_ text: String) async throws { try await send(Array(text.utf8)) }
