@@ -66,7 +66,8 @@ struct ControlAddressTests {
                 // It goes on asking until its time is over.
                 if !isGood {
                     #expect(await tool.line(with: "controlAnswerUntrusted") != nil)
-                    tool.signal(SIGINT)
+                    // Not SIGINT, which a process in the background of a script has from there as ignored.
+                    tool.signal(SIGTERM)
                 }
                 #expect((await tool.status() == 0) == isGood, "\(tool.output)")
                 #expect(tool.output.contains { $0.contains("controlAnswerUntrusted") } == !isGood, "\(tool.output)")
