@@ -150,7 +150,9 @@ private let tablet = identifier { try DevicePlatform("tablet") }
 
     @Test func whatIsAskedBeforeTheDeviceHasItsPlaceIsNotLost() async throws {
         let store = FaultyStore()
-        try await withPolicy(.one, store: store) { server in
+        var limits = ServerLimits()
+        limits.presenceInterval = .milliseconds(1)
+        try await withPolicy(.one, store: store, limits: limits) { server in
             let bob = try UserID("bob")
             let (gate, open) = AsyncStream<Void>.makeStream()
             store.set { $0.beforePlace = { for await _ in gate {} } }
