@@ -13,7 +13,8 @@ import Testing
 private let ann = identifier { try UserID("ann") }
 private let bob = identifier { try UserID("bob") }
 
-/// What waits is told in time, and what is over is not, although the clock was ahead for a while. The clocks are the test's own.
+/// What waits is told in time and with what came meanwhile, and what is over is not, although the clock was ahead for a while. The
+/// clocks are the test's own.
 @Suite(.timeLimit(.minutes(1))) struct WebhookClockTests {
     private static let start: UInt64 = 1_800_000_000_000
     private static let day: UInt64 = 24 * 3_600 * 1_000
@@ -229,6 +230,62 @@ private let bob = identifier { try UserID("bob") }
             bench.pass(60_000)
             try await bench.run { $0.waiting == 0 }
             #expect(bench.webhooks.statistics.expired == 2 && bench.webhooks.statistics.sent == 0)
+        }
+    }
+
+    // MARK: What waits to be told
+
+    private func news(_ bench: Bench) throws -> [WebhookTests.News] {
+        try bench.backend.requests.map { try JSONDecoder().decode(WebhookTests.News.self, from: Data($0.body.utf8)) }
+    }
+
+    @Test func messagesOfAConversationAreOneRequestAndConversationsAreTwo() async throws {
+        try await withBench({ $0.includesPayload = true }) { bench in
+            for _ in 1...3 { _ = try await bench.enter() }
+            _ = try await bench.enter(from: identifier { try UserID("eve") })
+            bench.pass(5_000)
+            let running = Task { await bench.webhooks.run() }
+            defer { running.cancel() }
+            while bench.webhooks.statistics.sent < 2 { await Task.yield() }
+            let all = try news(bench)
+            let one = try #require(all.first { $0.conversation == "user/ann" })
+            #expect(all.count == 2 && one.count == 3)
+            #expect(one.payload.flatMap { Data(base64Encoded: $0) } == Data("message 3".utf8))
+            #expect(Set(all.map(\.collapse)).count == 2)
+            // Later news of the conversation take the place of the push that was shown.
+            _ = try await bench.enter()
+            bench.pass(5_000)
+            while bench.webhooks.statistics.sent < 3 { await Task.yield() }
+            let next = try #require(try news(bench).last)
+            #expect(next.collapse == one.collapse && next.id != one.id && next.count == 1)
+            running.cancel()
+            await running.value
+        }
+    }
+
+    @Test(arguments: [1, 2]) func whatIsRetractedIsNotTold(messages: UInt64) async throws {
+        try await withBench({ $0.includesPayload = true }) { bench in
+            var last = try await bench.enter()
+            for _ in 1..<messages { last = try await bench.enter() }
+            _ = try await bench.enter(.retract(last.own))
+            bench.pass(5_000)
+            try await bench.run { $0.waiting == 0 }
+            if messages == 1 {
+                #expect(bench.webhooks.statistics.cancelled == 1 && bench.backend.requests.isEmpty)
+            } else {
+                let told = try news(bench)
+                #expect(told.map(\.count) == [messages - 1] && told.first?.payload == nil)
+            }
+        }
+    }
+
+    @Test func whoIsBlockedMeanwhileIsNotHeardOf() async throws {
+        try await withBench { bench in
+            _ = try await bench.enter()
+            _ = try await bench.store.set(.block(true), of: .user(ann), for: bob, in: TokenIssuer.tenant)
+            bench.pass(5_000)
+            try await bench.run { $0.waiting == 0 }
+            #expect(bench.webhooks.statistics.muted == 1 && bench.backend.requests.isEmpty)
         }
     }
 

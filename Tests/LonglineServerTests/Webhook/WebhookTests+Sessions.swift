@@ -12,7 +12,7 @@ private let bob = identifier { try UserID("bob") }
 private let hall = identifier { try RoomID("hall") }
 private let vault = identifier { try RoomID("vault") }
 
-/// A session is no sign that a message arrived, and what was taken back is told to nobody.
+/// A session is no sign that a message arrived.
 extension WebhookTests {
     private func acknowledge(_ device: TestDevice, _ server: TestServer, _ channel: ChannelID) async throws {
         let deliver = try await device.delivered(channel)
@@ -174,35 +174,5 @@ extension WebhookTests {
         publish.kind = .retract(position)
         try await device.send(frames + [(.publish(publish), lane)])
         _ = try await device.next { if case .published(let published) = $0 { published } else { nil } }
-    }
-
-    @Test(arguments: [1, 2]) func whatIsRetractedIsNotTold(messages: UInt64) async throws {
-        try await withWebhook({ endpoint, _ in
-            endpoint.delay = .seconds(2)
-            endpoint.includesPayload = true
-        }) { server, backend in
-            let phone = try await server.connected("ann")
-            var last: PublishOutcome?
-            for index in 0..<messages { last = try await phone.message("secret \(index)", to: bob) }
-            guard case .published(let published)? = last else { return #expect(Bool(false), "not entered") }
-            try await retract(published.position, by: phone)
-            if messages == 1 {
-                let statistics = try await statistics(server) { $0.cancelled == 1 }
-                #expect(statistics.waiting == 0 && backend.requests.isEmpty)
-            } else {
-                let news = try news(try await requests(backend, 1)[0])
-                #expect(news.count == messages - 1 && news.payload == nil)
-            }
-        }
-    }
-
-    @Test func whoIsBlockedMeanwhileIsNotHeardOf() async throws {
-        try await withWebhook({ endpoint, _ in endpoint.delay = .seconds(2) }) { server, backend in
-            let phone = try await server.connected("ann")
-            try await phone.message("one", to: bob)
-            _ = try await server.store.set(.block(true), of: .user(ann), for: bob, in: TokenIssuer.tenant)
-            let statistics = try await statistics(server) { $0.muted == 1 }
-            #expect(statistics.waiting == 0 && backend.requests.isEmpty)
-        }
     }
 }

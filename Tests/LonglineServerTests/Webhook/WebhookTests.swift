@@ -85,7 +85,9 @@ private let hall = identifier { try RoomID("hall") }
             let phone = try await server.connected("ann")
             let other = try await server.connected("eve")
             try await phone.message("connected", to: other.user)
-            guard case .published(let published) = try await phone.message("are you there?", to: bob) else { return }
+            guard case .published(let published) = try await phone.message("are you there?", to: bob) else {
+                return #expect(Bool(false), "not entered")
+            }
             let request = try await requests(backend, 1)[0]
             #expect(request.uri == "/push" && request.method == .POST)
             let news = try news(request)
@@ -104,27 +106,6 @@ private let hall = identifier { try RoomID("hall") }
             let age = Int64(WallClock.milliseconds() / 1_000) - (Int64(timestamp) ?? 0)
             #expect(age >= 0 && age < 60)
             #expect(backend.requests.count == 1, "who is connected is told nothing")
-        }
-    }
-
-    @Test func messagesOfAConversationAreOneRequestAndConversationsAreTwo() async throws {
-        try await withWebhook({ endpoint, _ in
-            endpoint.delay = .seconds(2)
-            endpoint.includesPayload = true
-        }) { server, backend in
-            let phone = try await server.connected("ann")
-            let other = try await server.connected("eve")
-            for text in ["one", "two", "three"] { try await phone.message(text, to: bob) }
-            try await other.message("me too", to: bob)
-            let all = try await requests(backend, 2).map(news)
-            let one = try #require(all.first { $0.conversation == "user/ann" })
-            #expect(one.count == 3)
-            #expect(one.payload.flatMap { Data(base64Encoded: $0) } == Data("three".utf8))
-            #expect(Set(all.map(\.collapse)).count == 2)
-            // Later news of the conversation take the place of the push that was shown.
-            try await phone.message("four", to: bob)
-            let next = try news(try await requests(backend, 3)[2])
-            #expect(next.collapse == one.collapse && next.id != one.id && next.count == 1)
         }
     }
 
