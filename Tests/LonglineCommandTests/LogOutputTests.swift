@@ -1,4 +1,5 @@
 import Foundation
+import LonglineTestKit
 import Testing
 
 @testable import longline
@@ -10,15 +11,17 @@ import Testing
 @Suite("A log that nobody reads", .timeLimit(.minutes(1))) struct LogOutputTests {
     private let pipe = Pipe()
 
-    private func log() -> LogOutput {
-        LogOutput(pipe.fileHandleForWriting.fileDescriptor, patience: 0) { Array("missed \($0)\n".utf8) }
+    /// - Parameter descriptor: where it goes; nil: into the pipe.
+    private func log(_ descriptor: Int32? = nil) -> LogOutput {
+        LogOutput(descriptor ?? pipe.fileHandleForWriting.fileDescriptor, patience: 0) { Array("missed \($0)\n".utf8) }
     }
 
     /// What is in the pipe, and was not read before.
-    private func readAll() -> String {
+    /// - Parameter descriptor: that of another one.
+    private func readAll(_ descriptor: Int32? = nil) -> String {
         var bytes: [UInt8] = []
         var piece = [UInt8](repeating: 0, count: 4_096)
-        let descriptor = pipe.fileHandleForReading.fileDescriptor
+        let descriptor = descriptor ?? pipe.fileHandleForReading.fileDescriptor
         var ready = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
         while poll(&ready, 1, 0) == 1 {
             let count = read(descriptor, &piece, piece.count)
@@ -53,8 +56,20 @@ import Testing
     @Test("A reader that is gone is nobody to count lines for")
     func gone() throws {
         signal(SIGPIPE, SIG_IGN)
-        let log = log()
-        try pipe.fileHandleForReading.close()
+        // One that another reader can come to.
+        let folder = try TemporaryFolder()
+        let path = folder.file("log")
+        try #require(mkfifo(path, 0o600) == 0)
+        let first = open(path, O_RDONLY | O_NONBLOCK)
+        let writer = open(path, O_WRONLY)
+        defer { close(writer) }
+        try #require(first >= 0 && writer >= 0)
+        let log = log(writer)
+        close(first)
         for _ in 0..<3 { log.write("line\n") }
+        let next = open(path, O_RDONLY | O_NONBLOCK)
+        defer { close(next) }
+        log.write("more\n")
+        #expect(readAll(next) == "more\n")
     }
 }
