@@ -186,7 +186,7 @@ struct AccessTests {
         let harness = try harness(control)
         try await harness.client.start()
         let state = await harness.state { if case .waiting = $0 { true } else { false } }
-        guard case .waiting(_, let cause) = state else { return }
+        guard case .waiting(_, let cause) = state else { return #expect(Bool(false), "it never waits") }
         #expect(cause.code == .controlUnavailable)
         control.answer { _, _ in FakeControl.points(["best"]) }
         try await harness.client.connect()
@@ -220,7 +220,7 @@ struct AccessTests {
         let harness = try harness(control)
         try await harness.client.start()
         let state = await harness.state { if case .waiting = $0 { true } else { false } }
-        guard case .waiting(let delay, let cause) = state else { return }
+        guard case .waiting(let delay, let cause) = state else { return #expect(Bool(false), "it never waits") }
         #expect(delay >= .seconds(1_000) && cause.retryAfter == .seconds(1_000))
         try await harness.client.run { driver in driver.connectNow() }
         try await harness.settle()

@@ -127,7 +127,7 @@ struct AccessTrustTests {
         let waiting = try harness(control, AccessSigner.trust(signer), storage: storage)
         try await waiting.client.start()
         let state = await waiting.state { if case .waiting = $0 { true } else { false } }
-        guard case .waiting(_, let cause) = state else { return }
+        guard case .waiting(_, let cause) = state else { return #expect(Bool(false), "it never waits") }
         #expect(cause.code == .controlAnswerUntrusted)
         #expect(cause.cause is AuthenticationError, "the rule that it broke, not what the other way came to")
         control.answer { _, _ in signer.points(["best"]) }

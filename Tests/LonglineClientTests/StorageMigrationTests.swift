@@ -58,6 +58,11 @@ struct StorageMigrationTests {
                 for _ in 0..<4 { group.addTask { try await SharedClientStorage.open(path: path) } }
                 return try await group.reduce(into: []) { $0.append($1) }
             }
+            // It is one file, with all that was in it.
+            let owner = try #require(storages.first)
+            #expect(try await owner.contend())
+            for other in storages.dropFirst() { #expect(try await !other.contend()) }
+            #expect(try await owner.load().outbox.count == (version == nil ? 0 : 2))
             for storage in storages { try await storage.close() }
         }
     }

@@ -213,6 +213,8 @@ private let bob = identifier { try UserID("bob") }
                 await Task.yield()
             }
         }
+        // Nor was one before it written behind it.
+        #expect(try await store.presence(of: [ann], in: TokenIssuer.tenant)[ann]?.visibility == .stateOnly)
     }
 
     @Test func decisionsBeyondTheRateWait() async throws {
