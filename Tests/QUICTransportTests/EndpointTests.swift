@@ -111,7 +111,8 @@ struct EndpointTests {
         }
         let connecting = Task {
             try await client.connect(
-                host: "127.0.0.1", port: relay.port, configuration: clientConfiguration(), on: loop)
+                host: "127.0.0.1", port: relay.port,
+                configuration: clientConfiguration { $0.initialRTT = .milliseconds(50) }, on: loop)
         }
         while await listener.counters().engine.connectionsAccepted == 0 { try await Task.sleep(for: .milliseconds(2)) }
         await listener.stopAccepting()

@@ -256,7 +256,9 @@ struct HostAddressTests {
         let dead = "127.0.0.2"
         try await withWorld([dead, Self.live], deaf: [dead]) { world in
             try await world.withClient { client in
-                let connection = try await world.connect(client)
+                // A connection is closing for three probe timeouts.
+                let connection = try await world.connect(
+                    client, clientConfiguration { $0.initialRTT = .milliseconds(50) })
                 try await connection.roundTrip()
                 while try await client.portCount(on: world.loop) > 1 { await Task.yield() }
                 #expect(await client.counters().engine.handshakesCompleted == 1)

@@ -114,7 +114,9 @@ extension SendErrorTests {
             let reserved = try await DatagramBootstrap(group: loop).bind(host: "127.0.0.2", port: 0).get()
             let port = try #require(reserved.localAddress?.port)
             try await reserved.close()
-            let connection = try await client.connect(to: listener, on: loop)
+            // A new path is given up after three probe timeouts of one whose round trip nobody knows.
+            let connection = try await client.connect(
+                to: listener, clientConfiguration { $0.initialRTT = .milliseconds(50) }, on: loop)
             try await connection.roundTrip()
             send_faults_set(UInt16(port), 0, EMSGSIZE, .max)
             let error = await #expect(throws: QUICTransportError.self) {
