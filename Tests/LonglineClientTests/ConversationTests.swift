@@ -1,3 +1,4 @@
+import LonglineServer
 import LonglineWire
 import NIOCore
 import Testing
@@ -119,7 +120,7 @@ struct ConversationTests {
 
     @Test("a request is answered, also over a lost connection; without an answer the deadline decides")
     func requests() async throws {
-        let service = try await LiveService()
+        let service = try await LiveService { $0.drainSpread = .milliseconds(500) }
         let alice = try service.client("alice")
         let bob = try service.client("bob")
         for client in [alice, bob] { try await client.connect() }

@@ -163,7 +163,7 @@ struct EndToEndTests {
 
     @Test("clients come back by themselves when the server was started again, and nothing is lost")
     func restart() async throws {
-        let service = try await LiveService()
+        let service = try await LiveService { $0.drainSpread = .milliseconds(500) }
         let alice = try service.client("alice")
         let bob = try service.client("bob")
         try await alice.connect()

@@ -57,7 +57,9 @@ struct EvictionTests {
 
     @Test("over a real service the newer login stays, and the older one comes back by a newer one only")
     func live() async throws {
-        let service = try await LiveService(devicePolicies: DevicePolicies(standard: .one))
+        let service = try await LiveService(devicePolicies: DevicePolicies(standard: .one)) {
+            $0.drainSpread = .milliseconds(500)
+        }
         let storage = InMemoryClientStorage()
         let old = try service.client("alice", "old", login: 5) { $0.storage = storage }
         let notices = old.notices

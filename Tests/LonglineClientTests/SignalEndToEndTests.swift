@@ -110,6 +110,7 @@ struct PresenceEndToEndTests {
             $0.presenceGrace = .seconds(60)
             $0.presenceInterval = .milliseconds(1)
             $0.presenceDelay = .milliseconds(10)
+            $0.drainSpread = .milliseconds(500)
         }
         let (alice, bob) = (try service.client("alice"), try service.client("bob"))
         let name = try UserID("alice")
