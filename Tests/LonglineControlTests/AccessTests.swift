@@ -66,9 +66,15 @@ import Testing
             #expect(try await verified(signature, service) == plain)
             // It opens no session and no route.
             #expect(try await service.ask(.get, "/v1/access", key: signature, on: .service).status == 401)
-            var forged = signature.split(separator: ".").map(String.init)
-            forged[1] = forged[1].replacing("e", with: "f")
-            await #expect(throws: (any Error).self) { try await verified(forged.joined(separator: "."), service) }
+            // Another place under the signature, in words that read just as well.
+            var parts = signature.split(separator: ".").map(String.init)
+            let words = String(decoding: try #require(Base64URL.decode(parts[1].utf8)), as: UTF8.self)
+            let others = Data(words.replacing("rt.example", with: "rt.other").utf8)
+            let read = try ControlJSON.decoder.decode(AccessConfiguration.self, from: others)
+            #expect(read.accessPoints.map(\.host) == ["rt.other"])
+            parts[1] = Base64URL.encode(others)
+            let forged = parts.joined(separator: ".")
+            await #expect(throws: (any Error).self) { try await verified(forged, service) }
         }
     }
 
