@@ -172,10 +172,15 @@ struct LimitTests {
 
     @Test("A header section that never becomes whole ends its stream with H3_REQUEST_INCOMPLETE")
     func slowHead() async throws {
-        var limits = HTTP3Limits()
-        limits.requestHeadTimeout = .milliseconds(50)
-        try await withRawClient(limits: limits) { world, peer in
+        let asked = Happening<OnLoop<Exchange>>()
+        try await withRawClient { _, _, responder in
+            asked.tell(responder.exchange)
+            try await responder.respond(HTTPResponse(status: .ok))
+        } _: { world, peer in
             let stream = try await peer.send([1, 40, 0], finish: false)
+            // It has come when a request behind it is answered.
+            try await peer.expectAlive()
+            try await world.passHours(asked.value())
             try await stream.expectReset(.requestIncomplete)
             try await peer.expectAlive()
             #expect(world.server.statistics.timeouts == 1)
@@ -184,10 +189,10 @@ struct LimitTests {
 
     @Test("A body that stops coming gets 408; one that nobody waits for may take its time")
     func slowBody() async throws {
-        var limits = HTTP3Limits()
-        limits.bodyTimeout = .milliseconds(50)
         let isFirst = Mutex(true)
-        try await withRawClient(limits: limits) { _, body, responder in
+        let asked = Happening<OnLoop<Exchange>>()
+        try await withRawClient { _, body, responder in
+            asked.tell(responder.exchange)
             // The one behind it may come in pieces.
             if isFirst.withLock({ first in
                 defer { first = false }; return first
@@ -197,6 +202,13 @@ struct LimitTests {
             try await responder.respond(HTTPResponse(status: .ok))
         } _: { world, peer in
             let stream = try await peer.send(RawPeer.headers(RawPeer.get) + [0, 40, 1], finish: false)
+            let exchange = try await asked.value()
+            try await world.passHours(exchange) { exchange, time in
+                // What has come was read, and more is waited for.
+                guard exchange.readerProgress == 1, exchange.readerSince != nil else { return false }
+                exchange.session.checkDeadlines(time)
+                return true
+            }
             #expect(try await status(stream) == "408")
             try await peer.expectAlive()
             #expect(world.server.statistics.timeouts == 1)
@@ -205,11 +217,11 @@ struct LimitTests {
 
     @Test("A client that takes nothing of its response is given up")
     func slowReader() async throws {
-        var limits = HTTP3Limits()
-        limits.writeTimeout = .milliseconds(50)
         let ended = Happening<HTTP3Error.Code?>()
-        try await withServer(limits: limits) { _, _, responder in
+        let writing = Happening<OnLoop<Exchange>>()
+        try await withServer { _, _, responder in
             let writer = try await responder.start(HTTPResponse(status: .ok))
+            writing.tell(responder.exchange)
             do {
                 while true { try await writer.write(pattern(100_000)) }
             } catch {
@@ -218,6 +230,7 @@ struct LimitTests {
         } _: { world in
             let connection = try await world.connect()
             let response = try await connection.request(.to("/"))
+            try await world.passHours(writing.value())
             #expect(try await ended.value() == .timeout)
             _ = await expectError(.cancelled) { _ = try await response.body.collect(upTo: 100 << 20) }
         }
@@ -225,18 +238,18 @@ struct LimitTests {
 
     @Test("A client that takes nothing of a response that was written as a whole is given up")
     func slowReaderOfAWhole() async throws {
-        var limits = HTTP3Limits()
-        limits.writeTimeout = .milliseconds(50)
-        try await withServer(limits: limits) { request, _, responder in
+        let written = Happening<OnLoop<Exchange>>()
+        try await withServer { request, _, responder in
             let length = request.path == "/large" ? 10_000 : 1
             try await responder.respond(HTTPResponse(status: .ok), body: ByteBuffer(repeating: 1, count: length))
+            written.tell(responder.exchange)
         } _: { world in
             let client = QUICClient()
             let peer = try await world.connectRaw(
                 client, clientConfiguration { $0.streamWindow = 1_000 })
             let large = RawPeer.get.map { $0.0 == ":path" ? (":path", "/large") : $0 }
             let stream = try await peer.send(RawPeer.headers(large))
-            while world.server.statistics.timeouts == 0 { try await Task.sleep(for: .milliseconds(5)) }
+            try await world.passHours(written.value())
             try await stream.expectReset(.requestCancelled)
             try await peer.expectAlive()
             #expect(world.server.statistics.timeouts == 1)
@@ -247,12 +260,13 @@ struct LimitTests {
     @Test("A client that takes a streamed response too slowly is given up, though it takes something all the time")
     func slowStream() async throws {
         var limits = HTTP3Limits()
-        limits.writeTimeout = .milliseconds(50)
         // More than there is: no client is fast enough.
         limits.writeProgress = 1 << 40
         let ended = Happening<HTTP3Error.Code?>()
+        let writing = Happening<OnLoop<Exchange>>()
         try await withServer(limits: limits) { _, _, responder in
             let writer = try await responder.start(HTTPResponse(status: .ok))
+            writing.tell(responder.exchange)
             do {
                 while true { try await writer.write(pattern(100_000)) }
             } catch {
@@ -261,7 +275,9 @@ struct LimitTests {
         } _: { world in
             let connection = try await world.connect()
             let response = try await connection.request(.to("/"))
-            _ = await expectError(.cancelled) { while try await response.body.read() != nil {} }
+            async let reading = expectError(.cancelled) { while try await response.body.read() != nil {} }
+            try await world.passHours(writing.value())
+            _ = await reading
             #expect(try await ended.value() == .timeout)
         }
     }

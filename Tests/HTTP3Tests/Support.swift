@@ -79,6 +79,38 @@ struct World {
     }
 }
 
+extension World {
+    /// Has the server look at the deadlines of an exchange's connection as if an hour passed each time, until it gives something up.
+    func passHours(_ exchange: OnLoop<Exchange>) async throws {
+        let server = server
+        try await passHours(exchange) { exchange, time in
+            exchange.session.checkDeadlines(time)
+            return server.statistics.timeouts > 0
+        }
+    }
+
+    /// Has an exchange looked at as if an hour passed each time.
+    /// - Parameter look: runs on its loop, and says whether what it waits for is so.
+    /// - Throws: ``NeverSo``. Not soon: what is on its way to the client and back takes real time, in which many such hours pass.
+    func passHours(
+        _ exchange: OnLoop<Exchange>, until look: @escaping @Sendable (Exchange, NIODeadline) -> Bool
+    ) async throws {
+        let start = NIODeadline.now()
+        for hours in Int64(1)...NeverSo.hours {
+            if try await exchange.call({ look($0, start + .hours(hours)) }) { return }
+        }
+        throw NeverSo()
+    }
+}
+
+/// What a test waits for does not come.
+struct NeverSo: Error, CustomStringConvertible {
+    /// Some seconds of looks.
+    static let hours: Int64 = 200_000
+
+    var description: String { "what is waited for isn't so after \(Self.hours) looks, an hour apart" }
+}
+
 /// A server and a client, both gone when the body is done.
 func withServer(
     limits: HTTP3Limits = HTTP3Limits(), clientLimits: HTTP3Limits = HTTP3Limits(),
