@@ -113,7 +113,7 @@ struct ConversationTests {
             read += 1
             if read == 7 { break }
         }
-        #expect(try await alice.conversations().conversations.allSatisfy { $0.unread == 0 })
+        #expect(try await alice.conversations().conversations.map(\.unread) == Array(repeating: 0, count: 7))
         await alice.disconnect()
         await service.stop()
     }
