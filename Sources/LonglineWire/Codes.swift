@@ -110,7 +110,8 @@ public struct RefusalCode: RawRepresentable, Hashable, Sendable {
     public static let overloaded = RefusalCode(rawValue: 8)
     /// The message's time to live was over before it was entered.
     public static let expired = RefusalCode(rawValue: 9)
-    /// The recipient isn't a user of this tenant.
+    /// A recipient that can't be: any in a room or a broadcast, none or oneself in a request; or no member of a room who is to get a
+    /// role.
     public static let unknownRecipient = RefusalCode(rawValue: 10)
     /// The ID was 0, or `after` was not below it.
     public static let invalidID = RefusalCode(rawValue: 11)
