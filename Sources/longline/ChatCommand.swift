@@ -58,7 +58,10 @@ struct ChatCommand: AsyncParsableCommand {
             case nil: String?.none
             }
         let chat = Conversation(client: client, errands: errands, isScript: isScript)
-        try await converse(chat, first: first, over: client)
+        do { try await converse(chat, first: first, over: client) } catch {
+            await client.disconnect()
+            throw error
+        }
         await client.disconnect()
         if isScript && errands.hasFailed { throw ExitCode.failure }
     }

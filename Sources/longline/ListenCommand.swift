@@ -79,10 +79,19 @@ struct ListenCommand: AsyncParsableCommand {
             stopper.cancel()
             answerer.cancel()
         }
-        do { try await client.connect() } catch let error as ClientError where error.code == .disconnected {
-            // A signal ended it before there was a connection.
-            return
+        do { try await listen(client, rooms) } catch let error as ClientError where error.code == .disconnected {
+            // A signal ended it before it listened.
+        } catch {
+            await client.disconnect()
+            throw error
         }
+        // The process ends with this: without a farewell the service takes it for connected until the idle timeout.
+        await client.disconnect()
+    }
+
+    /// Prints what comes until that is enough, or a signal or the service ends it.
+    private func listen(_ client: LonglineClient, _ rooms: [RoomID]) async throws {
+        try await client.connect()
         for room in rooms { try await client.join(room) }
         var left = count ?? .max
         for await message in client.messages {
@@ -94,6 +103,5 @@ struct ListenCommand: AsyncParsableCommand {
             if left <= 0 { break }
         }
         if let error = client.state.stopError { throw error }
-        await client.disconnect()
     }
 }

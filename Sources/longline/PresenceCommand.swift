@@ -84,11 +84,12 @@ struct PresenceCommand: AsyncParsableCommand {
             }
         } catch let error as ClientError where error.code == .disconnected {
             // A signal ended it.
-            return
         } catch {
             await client.disconnect()
             throw error
         }
+        // The signal's farewell may be under way, and the process ends with this.
+        await client.disconnect()
     }
 
     private func names() throws -> [UserID] {

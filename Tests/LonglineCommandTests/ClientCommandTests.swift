@@ -158,6 +158,42 @@ struct ClientCommandTests {
         }
     }
 
+    @Test("Who is refused a room, or ended while watching, has said farewell when the process ends")
+    func farewell() async throws {
+        let folder = try TemporaryFolder()
+        try await withServer(folder) { place in
+            let ann = place + (try await token(folder, "ann", "phone"))
+            let bob = place + (try await token(folder, "bob", "phone"))
+            for command in [["join", "tea"], ["joining", "tea", "owners"]] {
+                let done = try await ToolProcess.run(["room"] + command + ann)
+                #expect(done.status == 0, "\(command): \(done.output)")
+            }
+            // Without a farewell the session is there until the idle timeout, for minutes.
+            func expectGone() async throws {
+                var said = ""
+                for _ in 0..<50 {
+                    let left = try await ToolProcess.run(
+                        ["sessions", "--user", "bob", "--data", "\(folder.path)/data"])
+                    said = left.output
+                    if left.status == 0, said == "* bob is not connected" { return }
+                    try await Task.sleep(for: .milliseconds(100))
+                }
+                Issue.record("\(said)")
+            }
+            // A process that does not wait for its farewell often gets it out all the same.
+            for _ in 0..<5 {
+                let said = try await ToolProcess.run(["listen", "--room", "tea"] + bob)
+                #expect(said.status == 1 && said.output.contains("refused"), "\(said.output)")
+                try await expectGone()
+                let watcher = try ToolProcess(["presence", "ann"] + bob)
+                #expect(await watcher.line(with: "ann") != nil, "\(watcher.output)")
+                watcher.signal(SIGTERM)
+                #expect(await watcher.status() == 0, "\(watcher.output)")
+                try await expectGone()
+            }
+        }
+    }
+
     @Test("A device that the service knows and that keeps nothing can ask at once")
     func forgetfulDevice() async throws {
         let folder = try TemporaryFolder()
