@@ -30,9 +30,6 @@ struct RoomVoices {
     private var known: [RoomID: Voice] = [:]
     private var waiting: [RoomID: LatestQueue<SignalInFlight.Key, SignalInFlight>] = [:]
 
-    /// Signals that wait.
-    var waitingCount: Int { waiting.values.reduce(0) { $0 + $1.count } }
-
     /// Whether the user may publish in a room.
     /// - Parameter isCurrent: whether what was known after so many changes still holds.
     /// - Returns: nil when it is not known, or others wait for the answer: behind these it has to stand.

@@ -65,6 +65,9 @@ extension ServerLoop {
 }
 
 /// Signals of this session for others, and of others for this one.
+///
+/// One that the session may send is passed on also where the session ends before the store or the app has answered: as a publish
+/// on its way is entered.
 extension SessionHost {
     /// The session found that its user may send it.
     func relay(_ signal: Signal, until: NIODeadline) {
@@ -119,7 +122,7 @@ extension SessionHost {
         for signal in waiting {
             if !mayPublish {
                 dropped(.forbidden)
-            } else if phase == .established, signal.until > now {
+            } else if signal.until > now {
                 decide(signal)
             } else {
                 dropped(.expired)
@@ -141,7 +144,7 @@ extension SessionHost {
             await gate.refusal(of: question)
         } then: { host, refusal in
             guard refusal == nil else { return host.dropped(.forbidden) }
-            guard host.phase == .established, signal.until > host.now else { return host.dropped(.expired) }
+            guard signal.until > host.now else { return host.dropped(.expired) }
             host.direct(signal)
         }
     }

@@ -46,7 +46,8 @@ extension SessionHost {
             }
             if let number { _ = host.touch.answered(number, about: [recipient], outOfTouch: outOfTouch) }
             guard outOfTouch.isEmpty else { return host.dropped(.blocked) }
-            guard host.phase == .established, signal.until > host.now else { return host.dropped(.expired) }
+            // Who said something and left, as one that is about to sleep does, has said it.
+            guard signal.until > host.now else { return host.dropped(.expired) }
             host.loop.relay(signal)
         }
     }

@@ -323,8 +323,6 @@ final class SessionHost: LinkHandler {
         dropHeld()
         heldChanges = []
         dropDecisions()
-        for _ in 0..<voices.waitingCount { dropped(.expired) }
-        voices = RoomVoices()
         refusals.removeAll()
         guard let device, let identity else { return }
         core.cursors.put(device, confirmed)

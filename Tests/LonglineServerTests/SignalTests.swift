@@ -158,6 +158,28 @@ private let hall = ChannelID.room(identifier { try RoomID("hall") })
         }
     }
 
+    @Test func whoLeavesWhileTheStoreIsAskedIsHeard() async throws {
+        let store = FaultyStore()
+        let (asked, asks) = AsyncStream.makeStream(of: Void.self)
+        let (answered, answers) = AsyncStream.makeStream(of: Void.self)
+        try await withServer(store: store, loops: 1) { server in
+            let phone = try await server.connected("ann")
+            let other = try await server.connected("bob")
+            store.set { faults in
+                faults.beforeTouch = {
+                    asks.yield()
+                    for await _ in answered { break }
+                }
+            }
+            try await phone.send([frame(.user(bob), "goodbye")])
+            for await _ in asked { break }
+            try await phone.drop()
+            answers.yield()
+            #expect(try await signal(other).text == "goodbye")
+            #expect(try await drops(server) == [:])
+        }
+    }
+
     @Test func beyondItsRateASessionIsNotHeard() async throws {
         var limits = ServerLimits()
         limits.signalsPerSecond = 0.001

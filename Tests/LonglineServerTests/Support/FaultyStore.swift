@@ -16,6 +16,8 @@ final class FaultyStore: MessageStore {
         var presence: StoreError?
         /// Reads of who blocks whom throw this.
         var touch: StoreError?
+        /// Runs, once, before it is read who blocks whom.
+        var beforeTouch: (@Sendable () async -> Void)?
         /// The next read of a room's members throws this.
         var members: StoreError?
         /// Runs, once, before a room's members are read.
@@ -282,6 +284,7 @@ final class FaultyStore: MessageStore {
         _ user: UserID, with others: [UserID], in tenant: TenantID
     ) async throws(StoreError) -> Set<UserID> {
         if let error = current.touch { throw error }
+        await take(\.beforeTouch)?()
         return try await inner.outOfTouch(user, with: others, in: tenant)
     }
 
