@@ -48,6 +48,11 @@ enum Program {
             signal(SIGPIPE, SIG_DFL)
             raise(SIGPIPE)
         }
+        if let error = error as? ValidationError {
+            // Of the command while it ran, not of the parser, who would add how the tool is used, and not the command.
+            Output.report("Error: \(Terminal.printable(error.message))")
+            exit(ExitCode.validationFailure.rawValue)
+        }
         let code = Longline.exitCode(for: error)
         let text = Longline.fullMessage(for: error)
         guard !code.isSuccess else {
