@@ -42,7 +42,10 @@ struct RevokeCommand: AsyncParsableCommand {
         guard (user != nil) != (token != nil) else { throw ValidationError("Give either --user or --token.") }
         if device != nil && user == nil { throw ValidationError("--device needs its --user.") }
         if expires != nil && token == nil { throw ValidationError("--expires belongs to --token.") }
-        if let expires, expires > 253_402_300_799 { throw ValidationError("--expires is in seconds since 1970.") }
+        // A lifetime, or milliseconds. What seems over would be forgotten at the next sweep, and the token good again.
+        if let expires, !(1_000_000_000...253_402_300_799).contains(expires) {
+            throw ValidationError("--expires is in seconds since 1970.")
+        }
         if let token, token.contains(".") || token.utf8.count > 128 {
             throw ValidationError("--token takes the token's ID, the claim jti, not the token itself.")
         }

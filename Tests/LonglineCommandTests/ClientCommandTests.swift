@@ -268,6 +268,14 @@ struct ClientCommandTests {
         }
     }
 
+    @Test("A token's end that is a lifetime or in milliseconds is refused", arguments: ["3600", "1800000000000"])
+    func endOfRevokedToken(expires: String) async throws {
+        let folder = try TemporaryFolder()
+        let said = try await ToolProcess.run(
+            ["revoke", "--token", "t", "--expires", expires, "--data", folder.file("absent")])
+        #expect(said.status == 64 && said.output.contains("in seconds since 1970"), "\(said.output)")
+    }
+
     @Test("Commands that look into a folder make none, and a token that makes one says so")
     func folders() async throws {
         let folder = try TemporaryFolder()
