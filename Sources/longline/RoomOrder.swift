@@ -67,6 +67,25 @@ extension Terminal {
         }
     }
 
+    /// The same for programs, in the words of `longline room`; nil for what a later version may record.
+    ///
+    /// Whom it is about is the entry's recipient.
+    static func words(_ change: RoomAction?) -> String? {
+        switch change {
+        case .add: "add"
+        case .remove: "remove"
+        case .setRole(.owner, _): "owner"
+        case .setRole(.member, _): "member"
+        case .setJoining(.anyone): "joining anyone"
+        case .setJoining(.byOwners): "joining owners"
+        case .setJoining(.nobody): "joining nobody"
+        case .setPublishing(.members): "publishing members"
+        case .setPublishing(.owners): "publishing owners"
+        case .delete: "delete"
+        case nil: nil
+        }
+    }
+
     /// What a room's settings allow.
     static func describe(_ settings: RoomSettings) -> String {
         let joining =

@@ -14,6 +14,7 @@ extension Terminal {
         var device: String
         var recipient: String?
         var target: UInt64?
+        var change: String?
         var time: UInt64
         var text: String?
         var bytes: Int
@@ -28,8 +29,10 @@ extension Terminal {
             channel: message.channel.description, epoch: String(message.position.epoch, radix: 16),
             offset: message.position.offset, kind: "\(message.kind)", sender: message.sender.description,
             device: message.device.description, recipient: message.recipient?.description,
-            target: message.target?.offset, time: message.time,
-            text: file == nil ? message.text : nil, bytes: message.payload.readableBytes, file: file,
+            target: message.target?.offset, change: words(message.change), time: message.time,
+            // What records a change are bytes of the protocol.
+            text: file == nil && message.kind != .changed ? message.text : nil,
+            bytes: message.payload.readableBytes, file: file,
             redelivered: message.redelivered, gapBefore: message.gapBefore != nil)
         return try json(line)
     }

@@ -235,6 +235,31 @@ struct ClientCommandTests {
         }
     }
 
+    @Test("A program is told what an owner changed in words, and whom it is about")
+    func roomChangesAsJSON() async throws {
+        let folder = try TemporaryFolder()
+        try await withServer(folder) { place in
+            let ann = place + (try await token(folder, "ann", "phone"))
+            for command in [
+                ["join", "tea"], ["add", "tea", "bob"], ["owner", "tea", "bob"], ["publishing", "tea", "owners"],
+            ] {
+                let done = try await ToolProcess.run(["room"] + command + ann)
+                #expect(done.status == 0, "\(command): \(done.output)")
+            }
+            let past = try await ToolProcess.run(["history", "room/tea", "--json"] + ann)
+            var lines: [[String: Any]] = []
+            for line in past.output.split(separator: "\n") {
+                let object = try JSONSerialization.jsonObject(with: Data(line.utf8)) as? [String: Any]
+                lines.append(object ?? [:])
+            }
+            #expect(past.status == 0 && lines.count == 4, "\(past.output)")
+            #expect(lines.map { $0["kind"] as? String } == ["joined", "joined", "changed", "changed"])
+            #expect(lines.map { $0["change"] as? String } == [nil, nil, "owner", "publishing owners"])
+            #expect(lines.map { $0["recipient"] as? String } == [nil, "bob", "bob", nil])
+            #expect(lines.map { $0["text"] as? String } == ["", "", nil, nil])
+        }
+    }
+
     @Test("A token may end with a line, wherever it comes from")
     func tokenWithLine() async throws {
         let folder = try TemporaryFolder()
