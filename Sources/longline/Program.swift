@@ -1,5 +1,6 @@
 import ArgumentParser
 import LonglineSettings
+import UnixSignals
 
 #if canImport(Musl)
     import Musl
@@ -19,26 +20,38 @@ enum Program {
         signal(SIGPIPE, SIG_IGN)
         var arguments = Array(CommandLine.arguments.dropFirst())
         let questions: Set<String> = ["-h", "--help", "--version", "--experimental-dump-help"]
+        var start: (settings: ResolvedSettings, hangUps: UnixSignalsSequence)?
         if arguments.first == "server", questions.isDisjoint(with: arguments) {
-            arguments = ["server"] + withSettings()
+            // Before anything is read: what changes while the server starts, which may take long, is taken up at the end of that.
+            let hangUps = await UnixSignalsSequence(trapping: .sighup)
+            let (settings, named) = withSettings()
+            arguments = ["server"] + named
+            start = (settings, hangUps)
         }
         do {
             var command = try Longline.parseAsRoot(arguments)
-            if var command = command as? any AsyncParsableCommand { try await command.run() } else { try command.run() }
+            if let server = command as? ServerCommand, let start {
+                try await server.serve(start.settings, hangUps: start.hangUps)
+            } else if var command = command as? any AsyncParsableCommand {
+                try await command.run()
+            } else {
+                try command.run()
+            }
         } catch {
             end(with: error)
         }
     }
 
     /// What the command line says, with what file and environment say before it. Ends the process when they are wrong.
-    private static func withSettings() -> [String] {
+    private static func withSettings() -> (ResolvedSettings, arguments: [String]) {
         let invocation = ServerInvocation.ofThisProcess
         let outcome = invocation.evaluate()
         guard outcome.problems.isEmpty else {
             for problem in outcome.problems { Output.report("error: \(problem)") }
             exit(badConfiguration)
         }
-        return outcome.settings.arguments(ServerSettings.catalogue) + invocation.commandLine.arguments
+        let arguments = outcome.settings.arguments(ServerSettings.catalogue) + invocation.commandLine.arguments
+        return (outcome.settings, arguments)
     }
 
     /// Says what is wrong, or the help that was asked for, and ends the process.

@@ -150,11 +150,17 @@ struct ServerCommand: AsyncParsableCommand {
     }
 
     func run() async throws {
-        // Before anything is read: what changes while the server starts, which may take long, is taken up at the end of that.
         let hangUps = await UnixSignalsSequence(trapping: .sighup)
+        try await serve(ServerInvocation.ofThisProcess.evaluate().settings, hangUps: hangUps)
+    }
+
+    /// Runs the server.
+    /// - Parameters:
+    ///   - settings: what this command has its values from.
+    ///   - hangUps: what came since before they were read.
+    func serve(_ settings: ResolvedSettings, hangUps: UnixSignalsSequence) async throws {
         let logger = logs.bootstrap("longline.server")
         let invocation = ServerInvocation.ofThisProcess
-        let settings = invocation.evaluate().settings
         let startFiles = StartFiles(settings)
         for warning in settings.warnings { logger.warning("\(warning)") }
         if let warning = accessWarning(settings) { logger.warning("\(warning)") }

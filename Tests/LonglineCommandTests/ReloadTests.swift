@@ -266,6 +266,31 @@ struct ReloadTests {
         #expect(await server.status() == 0)
     }
 
+    @Test("A SIGHUP that comes while the settings are read does not end the server, and the file of then is applied")
+    func earliestChange() async throws {
+        let folder = try TemporaryFolder()
+        let file = folder.file("c.yaml")
+        try #require(mkfifo(file, 0o600) == 0)
+        let server = try ToolProcess(["server", "--config", file])
+        // Succeeds once the settings are being read.
+        var writer: Int32 = -1
+        while writer < 0 {
+            try await Task.sleep(for: .milliseconds(5))
+            writer = open(file, O_WRONLY | O_NONBLOCK)
+        }
+        let settings = "host: [127.0.0.1]\nport: 0\nevent-loops: 1\ndata: \(folder.path)/data\n"
+        let next = try folder.write("next.yaml", settings + "maximum-sessions: 7\n")
+        try #require(rename(next, file) == 0)
+        server.signal(SIGHUP)
+        let pipe = FileHandle(fileDescriptor: writer, closeOnDealloc: true)
+        try pipe.write(contentsOf: Data(settings.utf8))
+        try pipe.close()
+        #expect(await server.line(with: "longline server ready on") != nil, "\(server.output)")
+        #expect(await server.line(with: "configuration reloaded", "maximum-sessions") != nil, "\(server.output)")
+        server.signal(SIGTERM)
+        #expect(await server.status() == 0)
+    }
+
     @Test("No secret of the environment is in the log, at whatever level")
     func secrets() async throws {
         let site = try await Site(
