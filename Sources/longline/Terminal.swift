@@ -80,8 +80,9 @@ enum Terminal {
         text += verb(of: message) + ": "
         let bytes = message.payload.readableBytes
         if let file { return text + "\(file) (\(bytes) bytes)" }
-        let shown = printable(String(message.text.prefix(lineLength)))
-        return text + shown + (bytes > shown.utf8.count ? " … (\(bytes) bytes)" : "")
+        let whole = message.text
+        let shown = whole.prefix(lineLength)
+        return text + printable(String(shown)) + (shown.endIndex < whole.endIndex ? " … (\(bytes) bytes)" : "")
     }
 
     /// What an entry does that is no plain message, with the place of what it is about.

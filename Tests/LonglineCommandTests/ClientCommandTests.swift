@@ -235,6 +235,25 @@ struct ClientCommandTests {
         }
     }
 
+    @Test("A line says that it holds the beginning of a message only where it does")
+    func beginningOfMessage() async throws {
+        let folder = try TemporaryFolder()
+        try await withServer(folder) { place in
+            let ann = place + (try await token(folder, "ann", "phone"))
+            let noText = folder.file("no-text")
+            try Data(repeating: 0xFF, count: 3_000).write(to: URL(filePath: noText))
+            for content in [["a\u{202E}b"], ["--file", noText]] {
+                let sent = try await ToolProcess.run(["send", "--to", "user/ann"] + ann + content)
+                #expect(sent.status == 0, "\(sent.output)")
+            }
+            let past = try await ToolProcess.run(["history", "user/ann"] + ann)
+            let lines = past.output.split(separator: "\n")
+            #expect(past.status == 0 && lines.count == 2, "\(past.output)")
+            #expect(lines.first?.hasSuffix(": a b") == true, "\(past.output)")
+            #expect(lines.last?.hasSuffix("\u{FFFD} … (3000 bytes)") == true, "\(past.output)")
+        }
+    }
+
     @Test("A program is told what an owner changed in words, and whom it is about")
     func roomChangesAsJSON() async throws {
         let folder = try TemporaryFolder()
