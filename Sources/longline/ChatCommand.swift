@@ -73,7 +73,13 @@ struct ChatCommand: AsyncParsableCommand {
                 var chat = chat
                 if let first { await chat.perform(first) }
                 if chat.destination == nil { Terminal.note("say /to USER or /join ROOM first, /quit to end") }
-                for await line in InputLines() {
+                for await bytes in InputLines() {
+                    // Whatever stood for what is no text, it would not be what was written.
+                    guard let line = String(validating: bytes, as: UTF8.self) else {
+                        chat.errands.hasFailed = true
+                        Terminal.note("a line that is not UTF-8 was not sent; 'longline send --file' sends any bytes")
+                        continue
+                    }
                     guard await chat.perform(line) else { break }
                 }
                 try await finish(chat, over: client)

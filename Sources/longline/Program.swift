@@ -18,6 +18,10 @@ enum Program {
         StandardDescriptors.occupy()
         // Whoever read the output or the log may go: that ends a write, not a server with it.
         signal(SIGPIPE, SIG_IGN)
+        guard argumentsAreText() else {
+            Output.report("Error: an argument is not UTF-8; 'longline send --file' sends any bytes")
+            exit(ExitCode.validationFailure.rawValue)
+        }
         var arguments = Array(CommandLine.arguments.dropFirst())
         let questions: Set<String> = ["-h", "--help", "--version", "--experimental-dump-help"]
         var start: (settings: ResolvedSettings, hangUps: UnixSignalsSequence)?
@@ -39,6 +43,16 @@ enum Program {
             }
         } catch {
             end(with: error)
+        }
+    }
+
+    /// Whether all arguments are UTF-8. Others would be read as other ones, with U+FFFD in them: a message, or the name of a file.
+    private static func argumentsAreText() -> Bool {
+        (0..<Int(CommandLine.argc)).allSatisfy { index in
+            guard let argument = CommandLine.unsafeArgv[index] else { return true }
+            var count = 0
+            while argument[count] != 0 { count += 1 }
+            return String(validating: UnsafeRawBufferPointer(start: argument, count: count), as: UTF8.self) != nil
         }
     }
 

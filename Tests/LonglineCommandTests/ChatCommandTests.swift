@@ -51,6 +51,24 @@ struct ChatCommandTests {
         }
     }
 
+    @Test("A line that is no text is not sent as another one, and fails the chat")
+    func noText() async throws {
+        let folder = try TemporaryFolder()
+        try await withServer(folder) { place in
+            let file = folder.file("latin")
+            var lines = Data("before\r\ncaf".utf8)
+            lines.append(0xE9)
+            lines.append(contentsOf: Array("\nbehind".utf8))
+            try lines.write(to: URL(filePath: file))
+            let chat = try await ToolProcess.run(
+                ["chat", "--to", "bob"] + place + (try await token(folder, "ann", "phone")),
+                standardInput: try FileHandle(forReadingFrom: URL(filePath: file)))
+            #expect(chat.status == 1 && chat.output.contains("is not UTF-8"), "\(chat.output)")
+            let bob = place + (try await token(folder, "bob", "phone"))
+            #expect(try await texts("user/bob", bob) == ["before", "behind"])
+        }
+    }
+
     @Test(
         "Lines behind a name that is none go to nobody, least of all to who was talked to before",
         arguments: [

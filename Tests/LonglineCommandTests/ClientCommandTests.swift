@@ -235,6 +235,23 @@ struct ClientCommandTests {
         }
     }
 
+    @Test("An argument that is no text is refused, and not taken for another one")
+    func argumentOfNoText() throws {
+        let process = Process()
+        process.executableURL = URL(filePath: "/bin/sh")
+        process.arguments = [
+            "-c", #"exec "$0" send --server 127.0.0.1:1 --insecure --token t --to bob "$(printf 'caf\351')""#,
+            try HelperProgram.url("longline").path,
+        ]
+        let errors = Pipe()
+        process.standardError = errors
+        try process.run()
+        let said = try errors.fileHandleForReading.readToEnd() ?? Data()
+        process.waitUntilExit()
+        #expect(process.terminationStatus == 64)
+        #expect(String(decoding: said, as: UTF8.self).hasPrefix("Error: an argument is not UTF-8"))
+    }
+
     @Test("A line says that it holds the beginning of a message only where it does")
     func beginningOfMessage() async throws {
         let folder = try TemporaryFolder()
