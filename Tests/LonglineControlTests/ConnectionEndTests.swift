@@ -55,6 +55,46 @@ import Testing
         _ = await connection?.end()
     }
 
+    @Test("a request over HTTP/2 whose body comes while the listener ends is answered to the end")
+    func lastAnswer() async throws {
+        let service = try await ControlService()
+        let key = try await service.appKey()
+        let connection = try await RawConnection(service, "h2")
+        func text(_ text: String) -> [UInt8] { [UInt8(text.utf8.count)] + Array(text.utf8) }
+        // POST over https, then :authority, :path, authorization and content-type as they are (RFC 7541, section 6.2.2).
+        var head: [UInt8] = [0x83, 0x87, 0x01] + text("x")
+        head += [0x04] + text("/v1/tokens")
+        head += [0x0F, 8] + text("Bearer \(key)")
+        head += [0x0F, 16] + text("application/json")
+        try await connection.send(RawConnection.preface() + RawConnection.frame(1, flags: 4, stream: 1, head))
+        // Once this is answered the head has come.
+        try await connection.send(RawConnection.frame(6, Array("received".utf8)))
+        while let frame = await connection.nextFrame(), frame.type != 6 {}
+        let stopping = Task { try await service.stop() }
+        var farewells = 0
+        var answer: [UInt8] = []
+        var isWhole = false
+        while let frame = await connection.nextFrame() {
+            switch frame.type {
+            case 0:
+                answer += frame.payload
+                isWhole = frame.flags & 1 == 1
+            case 6 where frame.flags & 1 == 0:
+                // Behind the answer to this comes the second GOAWAY, which names the last stream.
+                try await connection.send(RawConnection.frame(6, flags: 1, frame.payload))
+            case 7:
+                farewells += 1
+                guard farewells == 2 else { break }
+                let body = Array(#"{"user":"ann","device":"phone"}"#.utf8)
+                try await connection.send(RawConnection.frame(0, flags: 1, stream: 1, body))
+            default: break
+            }
+        }
+        try await stopping.value
+        #expect(farewells == 2 && isWhole)
+        #expect(String(decoding: answer, as: UTF8.self).contains("\"token_id\""))
+    }
+
     @Test("connections without TLS give their places back, and those with it stay")
     func handshakes() async throws {
         try await withControl({

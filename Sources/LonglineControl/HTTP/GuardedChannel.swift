@@ -116,7 +116,7 @@ final class OpenConnections: Sendable {
 }
 
 /// Tells the guard when TLS is up; for HTTP/2, says how large headers may be, where Hummingbird leaves the protocol's library its
-/// 16 KiB, and puts ``ClientPings`` before Hummingbird.
+/// 16 KiB, and puts ``ClientPings`` and ``CloseBehindAnswers`` before Hummingbird.
 private final class HandshakeWatch: ChannelInboundHandler {
     typealias InboundIn = ByteBuffer
 
@@ -136,6 +136,7 @@ private final class HandshakeWatch: ChannelInboundHandler {
         let pipeline = context.pipeline.syncOperations
         guard let http2 = try? pipeline.handler(type: NIOHTTP2Handler.self) else { return }
         try? pipeline.addHandler(ClientPings(), position: .after(http2))
+        try? pipeline.addHandler(CloseBehindAnswers(), position: .after(http2))
         let setting = HTTP2Setting(parameter: .maxHeaderListSize, value: headerBytes)
         let frame = HTTP2Frame(streamID: .rootStream, payload: .settings(.settings([setting])))
         context.channel.writeAndFlush(frame, promise: nil)
@@ -160,3 +161,19 @@ private final class ClientPings: ChannelInboundHandler {
 
 @available(*, unavailable)
 extension ClientPings: Sendable {}
+
+/// Has a connection of HTTP/2 end behind its last answer. Hummingbird closes one that is to end when its last stream is done with: so
+/// it is once the end of the answer was written, which leaves only with the flush behind it, and what has not left is dropped.
+private final class CloseBehindAnswers: ChannelOutboundHandler {
+    typealias OutboundIn = HTTP2Frame
+    typealias OutboundOut = HTTP2Frame
+
+    func close(context: ChannelHandlerContext, mode: CloseMode, promise: EventLoopPromise<Void>?) {
+        let bound = NIOLoopBound(context, eventLoop: context.eventLoop)
+        // The flush comes in this turn of the loop.
+        context.eventLoop.execute { bound.value.close(mode: mode, promise: promise) }
+    }
+}
+
+@available(*, unavailable)
+extension CloseBehindAnswers: Sendable {}

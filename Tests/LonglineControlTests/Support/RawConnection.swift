@@ -57,8 +57,28 @@ final class RawConnection {
 
     private func receivesMore() async -> Bool {
         guard let part = await parts.next(isolation: #isolation) else { return false }
-        received += String(String.UnicodeScalarView(part.readableBytesView.map { Unicode.Scalar($0) }))
+        received += Self.latin1(part.readableBytesView)
         return true
+    }
+
+    private static func latin1(_ bytes: some Sequence<UInt8>) -> String {
+        String(String.UnicodeScalarView(bytes.map { Unicode.Scalar($0) }))
+    }
+
+    /// Waits for the next frame of HTTP/2. Not for a connection that ``receives(_:)`` was asked of, which stops in the middle of one.
+    /// - Returns: nil: the end came before.
+    func nextFrame() async -> (type: UInt8, flags: UInt8, payload: [UInt8])? {
+        while true {
+            let bytes = received.unicodeScalars.map { UInt8($0.value) }
+            if bytes.count >= 9 {
+                let end = 9 + (Int(bytes[0]) << 16 | Int(bytes[1]) << 8 | Int(bytes[2]))
+                if bytes.count >= end {
+                    received = Self.latin1(bytes[end...])
+                    return (bytes[3], bytes[4], Array(bytes[9..<end]))
+                }
+            }
+            if await !receivesMore() { return nil }
+        }
     }
 
     /// What a client of HTTP/2 begins with: the preface, and settings.
