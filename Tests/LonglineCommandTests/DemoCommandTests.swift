@@ -35,6 +35,15 @@ struct DemoCommandTests {
         #expect(try FileManager.default.contentsOfDirectory(atPath: folder.path) == [])
     }
 
+    @Test("A directory to keep that is a file is named, in a line")
+    func keepInFile() async throws {
+        let folder = try TemporaryFolder()
+        let file = try folder.write("file", "")
+        let said = try await ToolProcess.run(["demo", "--keep", file])
+        #expect(said.status == 64 && said.output.hasPrefix("Error: --keep: \(file) can't be made a directory"))
+        #expect(!said.output.contains("NSCocoaErrorDomain"), "\(said.output)")
+    }
+
     @Test("Ended while its server starts, it says so by its status and leaves nothing behind")
     func interruptedAtStart() async throws {
         let folder = try TemporaryFolder()

@@ -18,8 +18,8 @@ struct DemoCommand: AsyncParsableCommand {
         commandName: "demo",
         abstract: "Show the main job on real sockets: connect, talk, move, vanish, come back, crash.",
         discussion: """
-            Starts a server as a process of its own with a store in a temporary directory, and four devices that reach it
-            through a relay on the loopback interface that behaves like a NAT on a path of 40 ms. Ends in a table; the
+            Starts a server as a process of its own with a store in a temporary directory, and four devices that reach it \
+            through a relay on the loopback interface that behaves like a NAT on a path of 40 ms. Ends in a table; the \
             exit code is 0 only if every expectation held.
             """)
 
@@ -112,7 +112,12 @@ struct DemoCommand: AsyncParsableCommand {
             keep.map { URL(fileURLWithPath: $0, isDirectory: true) }
             ?? FileManager.default.temporaryDirectory.appendingPathComponent(
                 "longline-demo-\(UUID().uuidString)", isDirectory: true)
-        try FileManager.default.createDirectory(at: directory, withIntermediateDirectories: true)
+        do {
+            try FileManager.default.createDirectory(at: directory, withIntermediateDirectories: true)
+        } catch {
+            guard let keep else { throw error }
+            throw ValidationError("--keep: \(keep) can't be made a directory: \(error.localizedDescription)")
+        }
         return directory
     }
 
