@@ -6,7 +6,10 @@ import LonglineWire
 struct RequestCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "request", abstract: "Ask another user and print the reply.",
-        discussion: "Fails when no reply comes within the deadline. 'longline listen --reply TEXT' answers.")
+        discussion: """
+            Fails when no reply comes within the deadline. 'longline listen --reply TEXT' answers. It connects as the token's \
+            device: another connection of the same device ends.
+            """)
 
     @OptionGroup var options: ClientOptions
 

@@ -18,7 +18,8 @@ struct RoomCommandLine: AsyncParsableCommand {
               longline room publishing ROOM WHO       who may publish: members, owners
               longline room delete ROOM               end every membership
 
-            Changes need a token with the scope manage.
+            Changes need a token with the scope manage. It connects as the token's device: another connection of the same \
+            device ends.
             """)
 
     @OptionGroup var options: ClientOptions

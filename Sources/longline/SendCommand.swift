@@ -10,7 +10,8 @@ struct SendCommand: AsyncParsableCommand {
         commandName: "send", abstract: "Send a message and wait until the service has it.",
         discussion: """
             With --state the message survives this process: a later run sends what this one could not. One to a room waits \
-            for the join, and is kept from then on.
+            for the join, and is kept from then on. It connects as the token's device: another connection of the same device \
+            ends.
             """)
 
     @OptionGroup var options: ClientOptions
