@@ -213,7 +213,7 @@ private struct Conversation {
                 let room = try present()
                 request("done") { client in try await order.perform(client, in: room) }
             case "migrate":
-                let local = argument.isEmpty ? nil : try SocketAddress(ipAddress: argument, port: 0)
+                let local = argument.isEmpty ? nil : try Self.local(argument)
                 request("moved") { client in try await client.migrate(to: local) }
             case "state": Terminal.note(Terminal.describe(client.state))
             default:
@@ -236,6 +236,13 @@ private struct Conversation {
         do { return try Name.parse(command, name, make) } catch {
             destination = nil
             throw error
+        }
+    }
+
+    /// A local address, of which the system chooses the port.
+    private static func local(_ text: String) throws -> SocketAddress {
+        do { return try SocketAddress(ipAddress: text, port: 0) } catch {
+            throw ValidationError("/migrate takes a numeric address such as 192.0.2.7, not '\(text)'.")
         }
     }
 

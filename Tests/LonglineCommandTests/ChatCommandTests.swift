@@ -43,6 +43,7 @@ struct ChatCommandTests {
             for (line, says) in [
                 ("/add no such name", "!"), ("/room cake\nhello", "! "), ("/nonsense", "unknown command"),
                 ("/room cake\n/members", "! "), ("/room\n", "! "), ("hello", "first"),
+                ("/migrate wlan0", "! /migrate takes a numeric address such as 192.0.2.7, not 'wlan0'"),
             ] {
                 let bad = try await ToolProcess.run(
                     ["chat"] + ann, standardInput: try input(folder, [line, "/to bob", "after \(line)"]))
