@@ -73,9 +73,9 @@ struct SendCommand: AsyncParsableCommand {
         let trouble = LastTrouble(client)
         defer { trouble.stop() }
         let kept = KeptSend()
-        let published: Published?
+        let outcome: Outcome
         do {
-            published = try await withThrowingTaskGroup(of: Published?.self) { group in
+            outcome = try await withThrowingTaskGroup(of: Published?.self, returning: Outcome.self) { group in
                 group.addTask {
                     try await client.start()
                     // A message to a room that the user isn't in would be refused: it waits for the join.
@@ -93,23 +93,33 @@ struct SendCommand: AsyncParsableCommand {
                     return nil
                 }
                 defer { group.cancelAll() }
-                return try await group.next() ?? nil
+                if let published = try await group.next() ?? nil { return .published(published) }
+                let message = await trouble.explain("no answer in \(timeout) s")
+                let code: ClientError.Code = client.state.isConnected ? .timedOut : .connectFailed
+                // Here: a message that waits for a token, to know whose it is, does so until then.
+                await client.disconnect()
+                return .late(code, message)
             }
         } catch {
             await client.disconnect()
             throw error
         }
-        guard let published else {
-            let message = await trouble.explain("no answer in \(timeout) s")
-            let code: ClientError.Code = client.state.isConnected ? .timedOut : .connectFailed
-            await client.disconnect()
+        switch outcome {
+        case .late(let code, let message):
             let waits = try await waits(kept.name.withLock { $0 }, in: client)
             Terminal.error(ClientError(code, message: message, advice: advice(waits)))
             throw ExitCode.failure
+        case .published(let published):
+            await client.disconnect()
+            let place = "\(String(published.position.epoch, radix: 16)):\(published.position.offset)"
+            try Terminal.say("entered at \(published.position.offset) (\(place))")
         }
-        await client.disconnect()
-        let place = "\(String(published.position.epoch, radix: 16)):\(published.position.offset)"
-        try Terminal.say("entered at \(published.position.offset) (\(place))")
+    }
+
+    private enum Outcome: Sendable {
+        case published(Published)
+        /// The time is over.
+        case late(ClientError.Code, String)
     }
 
     /// Whether a later run sends it.

@@ -235,6 +235,17 @@ struct ClientCommandTests {
         }
     }
 
+    @Test("A message is given up when its time is over, though a token is still waited for", .timeLimit(.minutes(1)))
+    func sendWithoutToken() async throws {
+        let folder = try TemporaryFolder()
+        let gate = folder.file("gate")
+        try #require(mkfifo(gate, 0o600) == 0)
+        // Nobody opens the other end. The command would be ended after a minute.
+        let lost = try await ToolProcess.run(
+            ["send", "--to", "user/bob", "--timeout", "1", "--token-command", "cat '\(gate)'", "hello"] + Self.dead)
+        #expect(lost.status == 1 && lost.output.contains("no answer in 1.0 s"), "\(lost.output)")
+    }
+
     @Test("An argument that is no text is refused, and not taken for another one")
     func argumentOfNoText() throws {
         let process = Process()
