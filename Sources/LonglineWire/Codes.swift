@@ -100,7 +100,7 @@ public struct RefusalCode: RawRepresentable, Hashable, Sendable {
     public static let outcomeUnknown = RefusalCode(rawValue: 3)
     /// No such channel, or not a member of it: the two are not told apart.
     public static let unknownChannel = RefusalCode(rawValue: 4)
-    /// The token does not allow it.
+    /// The token, the room's settings or the app's own decision does not allow it.
     public static let forbidden = RefusalCode(rawValue: 5)
     /// The payload is over the limit.
     public static let payloadTooLarge = RefusalCode(rawValue: 6)

@@ -232,6 +232,11 @@ struct ClientCommandTests {
                 #expect(said.status == 0 && lines.contains(Substring(settings)), "\(said.output)")
                 #expect(lines.contains("ann (owner)") && lines.contains("bob"), "\(said.output)")
             }
+            let lines = try folder.write("lines", "/room tea\nhello\n")
+            let refused = try await ToolProcess.run(
+                ["chat"] + bob, standardInput: try FileHandle(forReadingFrom: URL(filePath: lines)))
+            // The token does.
+            #expect(refused.status == 1 && refused.output.contains("the room's settings"), "\(refused.output)")
         }
     }
 
