@@ -190,13 +190,34 @@ import Testing
         "a request over HTTP/1.1 has one Host",
         arguments: [
             ("HTTP/1.1", "Host: x\r\n", "200"), ("HTTP/1.1", "", "400"), ("HTTP/1.1", "Host: x\r\nhost: y\r\n", "400"),
-            ("HTTP/1.0", "", "200"), ("HTTP/1.0", "Host: x\r\n", "200"),
+            ("HTTP/1.0", "", "200"), ("HTTP/1.0", "Host: x\r\n", "200"), ("HTTP/1.1", "Host:\r\n", "200"),
+            ("HTTP/1.1", "Host: [::1]:8443\r\n", "200"), ("HTTP/1.1", "Host: a@x\r\n", "400"),
+            ("HTTP/1.1", "Host: x/y\r\n", "400"), ("HTTP/1.1", "Host: x y\r\n", "400"),
+            ("HTTP/1.0", "Host: x?y\r\n", "400"),
         ])
     func hosts(version: String, hosts: String, status: String) async throws {
         try await withControl { service in
             let connection = try await RawConnection(service, "http/1.1")
             try await connection.send("GET /.well-known/jwks.json \(version)\r\n\(hosts)Connection: close\r\n\r\n")
             #expect(await connection.end().hasPrefix("HTTP/1.1 \(status)"))
+        }
+    }
+
+    @Test(
+        "over HTTP/2, a Host says what the authority does",
+        arguments: [
+            ("x", "x", true), ("x", "X", true), ("x", "y", false), ("a@x", nil, false),
+        ] as [(String, String?, Bool)])
+    func hostsOfStreams(authority: String, host: String?, isTaken: Bool) async throws {
+        func line(_ name: [UInt8], _ value: String) -> [UInt8] { name + [UInt8(value.utf8.count)] + Array(value.utf8) }
+        try await withControl { service in
+            let connection = try await RawConnection(service, "h2")
+            try await connection.send(RawConnection.preface())
+            // GET and https, without Huffman's code.
+            var head: [UInt8] = [0x82, 0x87] + line([0x01], authority) + line([0x04], "/.well-known/jwks.json")
+            if let host { head += line([0x00, 4] + Array("host".utf8), host) }
+            try await connection.send(RawConnection.frame(1, flags: 5, stream: 1, head))
+            #expect(await connection.receives(isTaken ? "\"keys\"" : "invalid-request"))
         }
     }
 

@@ -101,7 +101,7 @@ final class HTTPSListener: Service {
             responder: { [responder, kind, alternative] request, writer, channel in
                 // A stream of HTTP/2 has the connection as its parent, and a window that bounds what comes.
                 let isStream = channel.parent?.parent != nil
-                let problem = isStream ? nil : Self.hostProblem(request)
+                let problem = Self.hostProblem(request, isStream: isStream)
                 let response = await responder.respond(
                     to: request.asking(over: channel), from: channel.remoteAddress, on: kind, unless: problem)
                 var head = response.head
@@ -124,11 +124,34 @@ final class HTTPSListener: Service {
 
     private struct UnreadBody: Error {}
 
-    /// What is wrong with the Host of a request over HTTP/1.1 (RFC 9112, section 3.2). The first is the authority; a request of
-    /// HTTP/1.0, which needs none, has an empty one.
-    private static func hostProblem(_ request: Request) -> Problem? {
-        guard request.head.authority == nil || request.headers[.furtherHost] != nil else { return nil }
-        return Problem(.invalidRequest, "a request has to have one Host, and no other")
+    /// What is wrong with whom a request says that it is for. Over HTTP/1.1 it has one Host (RFC 9112, section 3.2), of which the first is
+    /// the authority; a request of HTTP/1.0, which needs none, has an empty one. Over HTTP/2 a Host says what the authority does
+    /// (RFC 9113, section 8.3.1).
+    private static func hostProblem(_ request: Request, isStream: Bool) -> Problem? {
+        let (authority, host) = (request.head.authority, request.headers[.furtherHost])
+        if isStream {
+            if let authority, let host, host.lowercased() != authority.lowercased() {
+                return Problem(.invalidRequest, "a request's Host says what its authority does")
+            }
+        } else if authority == nil || host != nil {
+            return Problem(.invalidRequest, "a request has to have one Host, and no other")
+        }
+        guard isHost(authority ?? host ?? "") else {
+            return Problem(.invalidRequest, "a Host is the name of a host, and nothing else but a port")
+        }
+        return nil
+    }
+
+    /// Whether a text may be host and port (RFC 9110, section 7.2): it has nothing that begins another part of a URI, and nobody before it.
+    private static func isHost(_ text: String) -> Bool {
+        text.utf8.allSatisfy { byte in
+            switch byte {
+            case UInt8(ascii: "A")...UInt8(ascii: "Z"), UInt8(ascii: "a")...UInt8(ascii: "z"),
+                UInt8(ascii: "0")...UInt8(ascii: "9"):
+                true
+            default: "-._~%!$&'()*+,;=:[]".utf8.contains(byte)
+            }
+        }
     }
 
     /// Whether a refused request has a body that may be large, or has no end.
