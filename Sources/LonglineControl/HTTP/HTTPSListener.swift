@@ -102,11 +102,15 @@ final class HTTPSListener: Service {
                 // A stream of HTTP/2 has the connection as its parent, and a window that bounds what comes.
                 let isStream = channel.parent?.parent != nil
                 let problem = Self.hostProblem(request, isStream: isStream)
+                let (asking, demand) = request.asking(over: channel)
                 let response = await responder.respond(
-                    to: request.asking(over: channel), from: channel.remoteAddress, on: kind, unless: problem)
+                    to: asking, from: channel.remoteAddress, on: kind, unless: problem)
                 var head = response.head
                 if kind == .service, let value = alternative.header { head.headerFields[.altSvc] = value }
-                let isLast = !isStream && (problem != nil || Self.leavesBody(request, response.head.status))
+                // Whether a body that nobody asked for comes is up to the client: what comes next may be that, or another request.
+                let isHeldBack = demand?.wasMade == false && Self.hasBody(request)
+                let isLast =
+                    !isStream && (problem != nil || isHeldBack || Self.leavesBody(request, response.head.status))
                 // Hummingbird ends the connection behind this one, and does not say so.
                 let isClientsLast = !isStream && request.headers[.connection] == "close"
                 if isLast || isClientsLast { head.headerFields[.connection] = "close" }
@@ -152,6 +156,12 @@ final class HTTPSListener: Service {
             default: "-._~%!$&'()*+,;=:[]".utf8.contains(byte)
             }
         }
+    }
+
+    /// Whether a request over HTTP/1.1 says that it has a body.
+    private static func hasBody(_ request: Request) -> Bool {
+        guard let length = request.headers[.contentLength] else { return request.headers[.transferEncoding] != nil }
+        return Int(length) != 0
     }
 
     /// Whether a refused request has a body that may be large, or has no end.
