@@ -151,6 +151,7 @@ import Testing
             ("HTTP/1.1", "Connection: close, TE\r\n"), ("HTTP/1.1", "Connection: TE ,\tCLOSE\r\n"),
             ("HTTP/1.1", "Connection: TE\r\nConnection: close\r\n"), ("HTTP/1.0", ""),
             ("HTTP/1.0", "Connection: TE\r\n"), ("HTTP/1.0", "Connection: close, keep-alive\r\n"),
+            ("HTTP/1.0", "Connection: keep-alive\r\nTransfer-Encoding: chunked\r\n"),
         ])
     func lastRequest(version: String, fields: String) async throws {
         try await withControl { service in

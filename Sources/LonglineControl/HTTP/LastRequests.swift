@@ -2,8 +2,9 @@ import NIOCore
 import NIOHTTP1
 
 /// Has whoever is behind this know the last request of a connection, however its client says that it is (RFC 9112, section 9.3): by
-/// `close` among the options of any of its Connection fields, or by HTTP/1.0 without `keep-alive`. Hummingbird looks for one
-/// spelling, `Connection: close` and nothing else, and that is what such a request gets.
+/// `close` among the options of any of its Connection fields, or by HTTP/1.0 without `keep-alive`. So is one of HTTP/1.0 with a
+/// Transfer-Encoding, which HTTP/1.0 doesn't have: whoever passed it on may see its end elsewhere (RFC 9112, section 6.1).
+/// Hummingbird looks for one spelling, `Connection: close` and nothing else, and that is what such a request gets.
 final class LastRequests: ChannelInboundHandler, RemovableChannelHandler, Sendable {
     typealias InboundIn = HTTPServerRequestPart
     typealias InboundOut = HTTPServerRequestPart
@@ -18,6 +19,8 @@ final class LastRequests: ChannelInboundHandler, RemovableChannelHandler, Sendab
 
     private static func isLast(_ head: HTTPRequestHead) -> Bool {
         let options = head.headers[canonicalForm: "Connection"].map { $0.lowercased() }
-        return options.contains("close") || head.version == .http1_0 && !options.contains("keep-alive")
+        if options.contains("close") { return true }
+        guard head.version == .http1_0 else { return false }
+        return !options.contains("keep-alive") || head.headers.contains(name: "Transfer-Encoding")
     }
 }
