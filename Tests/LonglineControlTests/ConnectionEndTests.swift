@@ -144,6 +144,29 @@ import Testing
         }
     }
 
+    @Test("a body over HTTP/2 that goes on behind its answer ends its stream, and the client keeps the answer")
+    func bodyBehindAnswer() async throws {
+        try await withControl { service in
+            let connection = try await RawConnection(service, "h2")
+            try await connection.send(RawConnection.preface())
+            // POST and https, without Huffman's code; the body is to come.
+            let path = "/v1/tokens"
+            let head: [UInt8] = [0x83, 0x87, 0x01, 1, 0x78, 0x04, UInt8(path.utf8.count)] + Array(path.utf8)
+            try await connection.send(RawConnection.frame(1, flags: 4, stream: 1, head))
+            // DATA with END_STREAM, behind the whole answer: nobody has shown a key.
+            #expect(await connection.receives("\u{0}\u{0}\u{0}\u{0}\u{1}\u{0}\u{0}\u{0}\u{1}"))
+            let allowed = [UInt8](repeating: 0x20, count: RequestWatch.leftover)
+            try await connection.send(RawConnection.frame(0, stream: 1, allowed))
+            try await connection.send(RawConnection.frame(0, stream: 1, [0x20]))
+            // RST_STREAM with NO_ERROR.
+            #expect(
+                await connection.receives(
+                    "\u{0}\u{0}\u{4}\u{3}\u{0}\u{0}\u{0}\u{0}\u{1}\u{0}\u{0}\u{0}\u{0}"))
+            try await connection.send(RawConnection.get("/.well-known/jwks.json", stream: 3))
+            #expect(await connection.receives("\"keys\""))
+        }
+    }
+
     @Test(
         "a connection of HTTP/1 ends with the answer to its last request, however its client says that it is",
         arguments: [

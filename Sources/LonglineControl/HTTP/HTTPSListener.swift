@@ -99,7 +99,7 @@ final class HTTPSListener: Service {
                 availableConnectionsDelegate: MaximumAvailableConnections(limits.connections, logger: logger)),
             eventLoopGroup: group, logger: logger,
             responder: { [responder, kind, alternative] request, writer, channel in
-                // A stream of HTTP/2 has the connection as its parent, and a window that bounds what comes.
+                // A stream of HTTP/2 has the connection as its parent, and ends without it: see RequestWatch.
                 let isStream = channel.parent?.parent != nil
                 let problem = Self.hostProblem(request, isStream: isStream)
                 let (asking, demand) = request.asking(over: channel)

@@ -1,10 +1,12 @@
 import HTTPTypes
 import NIOCore
+import NIOHTTP2
 import NIOHTTPTypes
 import NIOHTTPTypesHTTP1
+import NIOHTTPTypesHTTP2
 
 /// Tells the connection's guard of requests, and closes where an answer does not leave: of HTTP/2 the stream alone, as its window
-/// is the stream's own.
+/// is the stream's own. Ends a stream of HTTP/2 whose client goes on with a body behind its answer.
 ///
 /// Stands behind what reads and writes HTTP, in the channel of a connection (HTTP/1.1) or of a stream (HTTP/2). Belongs to its
 /// channel's event loop, which is that of the connection.
@@ -14,7 +16,14 @@ final class RequestWatch: ChannelDuplexHandler, RemovableChannelHandler {
     typealias OutboundIn = HTTPResponsePart
     typealias OutboundOut = HTTPResponsePart
 
+    /// Bytes of a body that may come behind its answer, as those that were on the way do.
+    static let leftover = 16 * 1024
+
     private let timeout: TimeAmount
+    /// Whether the channel is that of a stream.
+    private var isStream = false
+    /// Bytes of a body that came behind its answer.
+    private var unread = 0
     private var guarded: ConnectionGuard?
     /// Requests whose answer has not left.
     private var open = 0
@@ -40,6 +49,8 @@ final class RequestWatch: ChannelDuplexHandler, RemovableChannelHandler {
         if let codec = try? pipeline.handler(type: HTTP1ToHTTPServerCodec.self) {
             try? pipeline.addHandler(HTTP10Requests(), position: .before(codec))
             try? pipeline.addHandler(LastRequests(), position: .before(codec))
+        } else {
+            isStream = true
         }
     }
 
@@ -50,12 +61,28 @@ final class RequestWatch: ChannelDuplexHandler, RemovableChannelHandler {
     }
 
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
-        if case .head = unwrapInboundIn(data) {
+        switch unwrapInboundIn(data) {
+        case .head:
             open += 1
             guarded?.requestBegan()
             noteWork()
+        case .body(let part) where isStream && open == 0: noteUnread(part.readableBytes)
+        case .body, .end: break
         }
         context.fireChannelRead(data)
+    }
+
+    /// Hummingbird reads what comes behind the answer, and so gives the client room for more, without end. Over HTTP/1.1 the guard's time
+    /// for a connection without a request bounds it; here other requests may come as long.
+    private func noteUnread(_ bytes: Int) {
+        let before = unread
+        unread += bytes
+        guard let context, before <= Self.leftover, unread > Self.leftover else { return }
+        // Not within the stream's own events. With this code the client keeps the answer (RFC 9113, section 8.1).
+        context.eventLoop.assumeIsolated().execute { [weak self] in
+            self?.context?.triggerUserOutboundEvent(
+                NIOHTTP2FramePayloadToHTTPEvent.reset(code: .noError), promise: nil)
+        }
     }
 
     func write(context: ChannelHandlerContext, data: NIOAny, promise: EventLoopPromise<Void>?) {
