@@ -110,9 +110,8 @@ struct MessageReader {
         guard let scheme = pseudo.scheme, TargetSyntax.isScheme(scheme), let path = pseudo.path, !path.isEmpty else {
             throw malformed("a request lacks scheme or path, or the scheme can't be one")
         }
-        // Schemes are the same in capitals (RFC 3986 section 3.1).
-        guard ["https", "http"].contains(scheme.lowercased()) else { return }
-        guard path.utf8.first == UInt8(ascii: "/") || (path == "*" && method == .options) else {
+        guard TargetSyntax.isHTTP(scheme) else { return }
+        guard TargetSyntax.isPath(path, isOptions: method == .options) else {
             throw malformed("the path doesn't begin with a slash")
         }
         guard let target = pseudo.authority ?? host, !target.isEmpty else {

@@ -13,6 +13,9 @@ extension FieldLines {
         guard let scheme = request.scheme, TargetSyntax.isScheme(scheme), let path = request.path, !path.isEmpty,
             Self.isVisible(path)
         else { throw Self.invalid("the request has no scheme or path, or a character that can't be in one") }
+        guard !TargetSyntax.isHTTP(scheme) || TargetSyntax.isPath(path, isOptions: request.method == .options) else {
+            throw Self.invalid("the request's path doesn't begin with a slash")
+        }
         append(name: ":scheme", value: scheme)
         guard let authority = request.authority, TargetSyntax.isAuthority(authority) else {
             throw Self.invalid(
@@ -28,6 +31,7 @@ extension FieldLines {
     /// - Returns: the content length that it states.
     mutating func append(_ response: HTTPResponse, status: HTTPResponse.Status) throws -> UInt64? {
         guard status.code != 101 else { throw Self.invalid("HTTP/3 has no status 101") }
+        guard status.code >= 100 else { throw Self.invalid("a status has three digits, and begins with 1 at least") }
         append(name: ":status", value: Self.text(status.code))
         // Clients take a response for malformed that has a length where none may be (RFC 9110 section 8.6).
         let hasLength = status.kind != .informational && status.code != 204

@@ -16,6 +16,17 @@ enum TargetSyntax {
         }
     }
 
+    /// Whether a path can be one of https or http: it begins with a slash, or is that of an OPTIONS request for the server as a whole
+    /// (RFC 9114 section 4.3.1).
+    static func isPath(_ path: String, isOptions: Bool) -> Bool {
+        path.utf8.first == UInt8(ascii: "/") || (path == "*" && isOptions)
+    }
+
+    /// Whether a scheme is https or http, which are the same in capitals (RFC 3986 section 3.1).
+    static func isHTTP(_ scheme: String) -> Bool {
+        scheme == "https" || ["https", "http"].contains(scheme.lowercased())
+    }
+
     private static func isLetter(_ byte: UInt8) -> Bool { (97...122).contains(byte) || (65...90).contains(byte) }
     private static func isDigit(_ byte: UInt8) -> Bool { (48...57).contains(byte) }
 }

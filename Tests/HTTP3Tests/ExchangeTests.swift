@@ -196,6 +196,8 @@ struct ExchangeTests {
                 try await responder.respond(
                     HTTPResponse(status: .ok, headerFields: [.contentLength: "3"]), body: ByteBuffer(string: "four"))
             }
+            let short = HTTPResponse(status: HTTPResponse.Status(code: 99))
+            _ = await expectError(.invalidMessage) { try await responder.respond(short) }
             try await responder.respond(HTTPResponse(status: .ok))
             _ = await expectError(.invalidState) { try await responder.respond(HTTPResponse(status: .ok)) }
         } _: { world in
@@ -203,7 +205,7 @@ struct ExchangeTests {
             let host = try #require(HTTPField.Name("Host"))
             let bad: [HTTPRequest] = [
                 .to("/", .get, [host: "elsewhere"]), .to("/", .get, [host: ""]),
-                .to("/", .connect), .to(""), .to("/a b"), .to("/", .get, [.connection: "close"]),
+                .to("/", .connect), .to(""), .to("/a b"), .to("a"), .to("*"), .to("/", .get, [.connection: "close"]),
                 .to("/", .get, [.transferEncoding: "chunked"]), .to("/", .get, [.te: "gzip"]),
                 .to("/", .get, [.contentLength: "+0"]), .to("/", .get, [.contentLength: "-0"]),
                 HTTPRequest(method: .get, scheme: "https", authority: nil, path: "/"),
