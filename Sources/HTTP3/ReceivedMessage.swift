@@ -216,6 +216,8 @@ struct MessageReader {
             guard !value.isEmpty, value.count <= 19, value.allSatisfy({ (48...57).contains($0) }),
                 let length = UInt64(line.value), parts.contentLength ?? length == length
             else { throw Self.malformed("an invalid content length") }
+            // Who passes the message on has one to pass on (RFC 9110 section 8.6).
+            guard parts.contentLength == nil else { return }
             parts.contentLength = length
         default:
             if !isNeverIndexed { memory.remember(line, field.token, length: value.count) }

@@ -65,8 +65,10 @@ extension FieldLines {
                 guard !isTrailer, field.value.utf8.allSatisfy({ (48...57).contains($0) }),
                     let length = UInt64(field.value), contentLength ?? length == length
                 else { throw Self.invalid("an invalid content length") }
+                // The same once more is sent once.
+                let isRepeated = contentLength != nil
                 contentLength = length
-                if !hasLength { continue }
+                if isRepeated || !hasLength { continue }
             default: break
             }
             field.withUnsafeBytesOfValue { append(name: name, valueBytes: $0, flags: Self.flags(field)) }

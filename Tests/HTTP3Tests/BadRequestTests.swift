@@ -307,6 +307,25 @@ struct BadRequestTests {
         }
     }
 
+    @Test("A content length that is there twice is handed on once, and sent once")
+    func contentLengthTwice() async throws {
+        try await withRawClient(handler: { request, body, responder in
+            let isWhole = try await body.collect(upTo: 10).readableBytes == 4
+            let lengths = request.headerFields[values: .contentLength]
+            try await responder.respond(HTTPResponse(status: isWhole && lengths == ["4"] ? .ok : .badRequest))
+        }) { _, peer in
+            let twice = [("content-length", "4"), ("content-length", "4")]
+            let stream = try await peer.send(RawPeer.headers(RawPeer.get + twice) + RawPeer.data("four"))
+            #expect(try await status(stream) == "200")
+        }
+        var fields = HTTPFields()
+        for _ in 0..<2 { fields.append(HTTPField(name: .contentLength, value: "4")) }
+        var lines = FieldLines()
+        #expect(try lines.append(fields, isTrailer: false) == 4)
+        // Name, value, and what counts for each line (RFC 9114 section 4.2.2).
+        #expect(lines.size == "content-length4".utf8.count + 32)
+    }
+
     @Test("CONNECT and extended CONNECT are answered with 501, and the connection goes on")
     func connect() async throws {
         try await withRawClient(handler: { _, _, responder in
