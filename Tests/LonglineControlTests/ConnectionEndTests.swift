@@ -175,6 +175,7 @@ import Testing
             ("HTTP/1.1", "Connection: TE\r\nConnection: close\r\n"), ("HTTP/1.0", ""),
             ("HTTP/1.0", "Connection: TE\r\n"), ("HTTP/1.0", "Connection: close, keep-alive\r\n"),
             ("HTTP/1.0", "Connection: keep-alive\r\nTransfer-Encoding: chunked\r\n"),
+            ("HTTP/1.1", "Connection: keep-alive, Upgrade\r\nUpgrade: h2c\r\n"),
         ])
     func lastRequest(version: String, fields: String) async throws {
         try await withControl { service in
@@ -186,10 +187,20 @@ import Testing
         }
     }
 
+    @Test("and with the answer to a CONNECT")
+    func tunnel() async throws {
+        try await withControl { service in
+            let connection = try await RawConnection(service, "http/1.1")
+            try await connection.send("CONNECT x:443 HTTP/1.1\r\nHost: x:443\r\n\r\n")
+            let answer = await connection.end()
+            #expect(answer.hasPrefix("HTTP/1.1 4") && answer.lowercased().contains("\r\nconnection: close\r\n"))
+        }
+    }
+
     @Test(
         "and goes on where its client does not",
         arguments: [
-            ("HTTP/1.1", ""), ("HTTP/1.1", "Connection: keep-alive, closed\r\n"),
+            ("HTTP/1.1", ""), ("HTTP/1.1", "Connection: keep-alive, closed\r\n"), ("HTTP/1.1", "Upgrade: h2c\r\n"),
             ("HTTP/1.0", "Connection: Keep-Alive\r\n"),
         ])
     func furtherRequest(version: String, fields: String) async throws {
