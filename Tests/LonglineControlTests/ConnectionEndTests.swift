@@ -197,6 +197,19 @@ import Testing
         }
     }
 
+    @Test("and where a body that was announced does not come in its time")
+    func lateBody() async throws {
+        try await withControl({ $0.limits.bodyTimeout = .milliseconds(200) }) { service in
+            let key = try await service.appKey()
+            let connection = try await RawConnection(service, "http/1.1")
+            try await connection.send(
+                "POST /v1/tokens HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer \(key)\r\n"
+                    + "Content-Type: application/json\r\nContent-Length: 30\r\n\r\n{")
+            let answer = await connection.end()
+            #expect(answer.hasPrefix("HTTP/1.1 408") && answer.lowercased().contains("\r\nconnection: close\r\n"))
+        }
+    }
+
     @Test(
         "and goes on where its client does not",
         arguments: [

@@ -164,9 +164,10 @@ final class HTTPSListener: Service {
         return Int(length) != 0
     }
 
-    /// Whether a refused request has a body that may be large, or has no end.
+    /// Whether a refused request has a body that may be large, or has no end, or that was waited for long enough.
     private static func leavesBody(_ request: Request, _ status: HTTPResponse.Status) -> Bool {
         guard status.code >= 400 else { return false }
+        guard status != .requestTimeout else { return true }
         guard let length = request.headers[.contentLength] else { return request.headers[.transferEncoding] != nil }
         return Int(length).map { $0 > RequestReader.standardBody } ?? true
     }
