@@ -153,8 +153,8 @@ import Testing
             let path = "/v1/tokens"
             let head: [UInt8] = [0x83, 0x87, 0x01, 1, 0x78, 0x04, UInt8(path.utf8.count)] + Array(path.utf8)
             try await connection.send(RawConnection.frame(1, flags: 4, stream: 1, head))
-            // DATA with END_STREAM, behind the whole answer: nobody has shown a key.
-            #expect(await connection.receives("\u{0}\u{0}\u{0}\u{0}\u{1}\u{0}\u{0}\u{0}\u{1}"))
+            // DATA with END_STREAM, whatever its length: it ends the answer, as nobody has shown a key.
+            #expect(await connection.receives("\u{0}\u{1}\u{0}\u{0}\u{0}\u{1}"))
             let allowed = [UInt8](repeating: 0x20, count: RequestWatch.leftover)
             try await connection.send(RawConnection.frame(0, stream: 1, allowed))
             try await connection.send(RawConnection.frame(0, stream: 1, [0x20]))
