@@ -153,19 +153,22 @@ final class ClientSession: QUICConnectionHandler {
     /// - Returns: nil: the server allows no more streams now.
     private func send(_ request: Request, _ session: Session) -> Result<OnLoop<Exchange>?, any Error> {
         do {
+            var message = request.request
+            if let priority = request.priority, priority != .standard {
+                message.headerFields[.priority] = priority.fieldValue
+            }
+            // What can't be sent takes no stream: the server would see one that was reset, and takes few of those.
+            let length = try session.gather(message)
             guard let stream = try session.connection.openStream(bidirectional: true) else { return .success(nil) }
             let exchange = Exchange(stream, session: session)
             exchange.onInformational = request.onInformational
-            var message = request.request
-            if let priority = request.priority {
-                exchange.priority = priority
-                if priority != .standard { message.headerFields[.priority] = priority.fieldValue }
-            }
+            if let priority = request.priority { exchange.priority = priority }
             session.add(exchange)
             session.connection.setPriority(exchange.priority.stream, of: stream)
             do {
-                try exchange.send(
-                    message, body: request.body, trailers: request.trailers, finish: request.isWhole)
+                try exchange.sendRequest(
+                    message.method, length: length, body: request.body, trailers: request.trailers,
+                    finish: request.isWhole)
             } catch {
                 exchange.abandon(.requestCancelled, .cancelled)
                 throw error

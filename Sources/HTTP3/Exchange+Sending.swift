@@ -10,11 +10,13 @@ extension Exchange {
 
     // MARK: Parts
 
-    /// Sends a request's header section, with the body if it is whole.
-    func send(_ request: HTTPRequest, body: ByteBuffer?, trailers: HTTPFields?, finish: Bool) throws {
-        session.lines.removeAll()
-        declaredLength = try session.lines.append(request)
-        method = request.method
+    /// Sends a request's header section, which the session has gathered, with the body if it is whole.
+    /// - Parameter length: the content length that the section states.
+    func sendRequest(
+        _ method: HTTPRequest.Method, length: UInt64?, body: ByteBuffer?, trailers: HTTPFields?, finish: Bool
+    ) throws {
+        declaredLength = length
+        self.method = method
         try sendSection(body: body, trailers: trailers, finish: finish)
         session.meter.count(.requests)
     }

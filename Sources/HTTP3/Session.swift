@@ -268,13 +268,26 @@ final class Session {
         if buffer.storageCapacity <= Self.largestScratch { scratch = buffer }
     }
 
+    /// Gathers a request's header section in ``lines``.
+    /// - Returns: the content length that it states.
+    /// - Throws: ``HTTP3Error`` if it can't be sent, or the peer doesn't take one as large.
+    func gather(_ request: HTTPRequest) throws -> UInt64? {
+        lines.removeAll()
+        let length = try lines.append(request)
+        try checkSize()
+        return length
+    }
+
+    private func checkSize() throws {
+        guard let limit = peerSettings?.fieldSectionSize, UInt64(lines.size) > limit else { return }
+        throw HTTP3Error(
+            .fieldSectionTooLarge, "the section has \(lines.size) bytes, and the peer takes \(limit)",
+            advice: "Send fewer or shorter fields.")
+    }
+
     /// Appends a HEADERS frame with the lines gathered in ``lines``.
     func encodeLines(for stream: QUICStreamID, into buffer: inout ByteBuffer) throws {
-        if let limit = peerSettings?.fieldSectionSize, UInt64(lines.size) > limit {
-            throw HTTP3Error(
-                .fieldSectionTooLarge, "the section has \(lines.size) bytes, and the peer takes \(limit)",
-                advice: "Send fewer or shorter fields.")
-        }
+        try checkSize()
         guard
             encoder.encode(
                 lines, for: stream.rawValue, usesTable: encoder.hasTable && !isEncoderHeldUp, into: &buffer,

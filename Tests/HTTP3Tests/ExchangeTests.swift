@@ -218,6 +218,7 @@ struct ExchangeTests {
             }
             #expect(try await connection.request(.to("/", .get, [host: "localhost"])).status == .ok)
             #expect(world.server.statistics.requests == 1)
+            #expect(world.server.statistics.cancelled == 0)
         }
     }
 
