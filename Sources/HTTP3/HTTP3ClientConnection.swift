@@ -34,7 +34,9 @@ public final class HTTP3ClientConnection: Sendable {
     /// A cancelled call cancels the request: its stream ends with H3_REQUEST_CANCELLED. A request that left in 0-RTT packets and
     /// is answered with 425 (Too Early) is sent once more after the handshake.
     /// - Parameters:
-    ///   - request: method, scheme, authority, path and fields. CONNECT isn't supported.
+    ///   - request: method, scheme, authority, path and fields. CONNECT isn't supported. The server's certificate was verified for the
+    ///     configuration's name alone: that it speaks for another authority, or for another scheme than https, is the caller's to know
+    ///     (RFC 9114 section 3.3).
     ///   - body: all of the body.
     ///   - trailers: a trailer section.
     ///   - priority: goes into the `Priority` field; nil: the request's own field, if any, is sent as it is.
