@@ -60,7 +60,7 @@ final class Session {
     /// Exchanges whose sections wait for table entries; the limit is `blockedStreams`.
     @exclusivity(unchecked) var blocked: [QUICStreamID] = []
 
-    /// Server: the request stream after the last that came.
+    /// Server: the request stream behind all that came.
     @exclusivity(unchecked) var nextRequestStream: UInt64 = 0
     /// What we said in GOAWAY, and what the peer said.
     @exclusivity(unchecked) var sentGoaway: UInt64?
@@ -403,7 +403,8 @@ final class Session {
             guard !exchange.isPriorityDecided else { return }
             exchange.isPriorityUpdated = true
             exchange.setPriority(priority)
-        } else if id >= nextRequestStream {
+        } else {
+            // One that is over is not told from one that a later one overtook on the way: it only takes a place.
             earlyPriorities.removeAll { $0.stream == id }
             if earlyPriorities.count >= Self.heldPriorities { earlyPriorities.removeFirst() }
             earlyPriorities.append((id, priority))
