@@ -204,6 +204,24 @@ import Testing
     }
 
     @Test(
+        "a request over HTTP/1.1 whose end others may see elsewhere is refused, and what is behind it not read",
+        arguments: [
+            "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+            "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n",
+            "Content-Length: 5\r\nContent-Length: 6\r\n", "Content-Length: +5\r\n", "Transfer-Encoding : chunked\r\n",
+            "X: a\r\n Content-Length: 5\r\n", "X: a\nContent-Length: 5\r\n",
+        ])
+    func framing(fields: String) async throws {
+        try await withControl { service in
+            let connection = try await RawConnection(service, "http/1.1")
+            let request = "GET /.well-known/jwks.json HTTP/1.1\r\nHost: x\r\n"
+            try await connection.send("\(request)\(fields)\r\n0\r\n\r\n\(request)\r\n")
+            let answers = await connection.end().components(separatedBy: "HTTP/1.1 ").dropFirst()
+            #expect(answers.count == 1 && answers.first?.hasPrefix("400") == true)
+        }
+    }
+
+    @Test(
         "over HTTP/2, a Host says what the authority does",
         arguments: [
             ("x", "x", true), ("x", "X", true), ("x", "y", false), ("a@x", nil, false),
