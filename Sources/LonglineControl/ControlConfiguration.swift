@@ -11,7 +11,7 @@ public struct ControlLimits: Sendable {
     public var connections = 4_096
     /// Requests that a client may have open at a time on one connection over HTTP/3.
     public var openRequests = 100
-    /// Bytes of a request's headers.
+    /// Bytes of a request's headers; 8 KiB to 1 MiB. Over HTTP/3 more than 64 KiB count as 64 KiB.
     public var headerBytes = 32 * 1024
     /// Header fields of a request. Beyond: 431.
     public var headerFields = 100
@@ -101,11 +101,15 @@ extension LonglineControl {
 
         func validate() throws(ControlError) {
             try access.validate()
-            guard limits.connections >= 1, limits.openRequests >= 1, limits.headerBytes >= 8 * 1024,
+            guard limits.connections >= 1, limits.openRequests >= 1,
+                (8 * 1024...1024 * 1024).contains(limits.headerBytes),
                 limits.headerFields >= 16, limits.overdueRequests >= 1, limits.handshakeTimeout > .zero,
                 sampleInterval > .zero,
                 limits.tokenLifetime >= .seconds(1)
-            else { throw ControlError(.invalidConfiguration, message: "a limit is below its least value") }
+            else {
+                throw ControlError(
+                    .invalidConfiguration, message: "a limit is below its least value, or above its largest")
+            }
         }
     }
 }

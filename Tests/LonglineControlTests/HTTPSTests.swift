@@ -186,6 +186,26 @@ import Testing
         }
     }
 
+    @Test("more header fields than a message can have are refused, however few bytes they are")
+    func shortFields() async throws {
+        try await withControl({ $0.limits.headerBytes = 256 * 1024 }) { service in
+            let connection = try await RawConnection(service, "http/1.1")
+            let fields = String(repeating: "a:\r\n", count: 70_000)
+            // What comes behind the answer may find the connection closed.
+            try? await connection.send("GET /.well-known/jwks.json HTTP/1.1\r\nHost: x\r\n\(fields)\r\n")
+            #expect(await connection.end().hasPrefix("HTTP/1.1 400"))
+            var configuration = LonglineControl.Configuration(
+                certificate: service.server.configuration.certificate, keys: DirectoryControlKeys(service.directory),
+                database: service.database)
+            configuration.servesHTTP3 = false
+            configuration.limits.headerBytes = 2 * 1024 * 1024
+            let error = #expect(throws: ControlError.self) {
+                _ = try LonglineControl(server: service.server, configuration: configuration)
+            }
+            #expect(error?.code == .invalidConfiguration)
+        }
+    }
+
     @Test(
         "a request over HTTP/1.1 has one Host",
         arguments: [

@@ -74,6 +74,10 @@ final class HTTPSListener: Service {
         }
     }
 
+    /// Header and trailer fields of a request over HTTP/1.1. The type for those of a message ends the process at twice as many, and a byte
+    /// is enough for one.
+    private static let mostFields = 32 * 1024
+
     private func server(_ connections: OpenConnections) throws -> any Service {
         let timeouts = ConnectionGuard.Timeouts(limits)
         let stream = HTTP1Channel.Configuration(
@@ -81,8 +85,8 @@ final class HTTPSListener: Service {
             idleTimeout: .init(limits.idleTimeout),
             httpDecoderConfiguration: .init(
                 maxHeaderFieldSize: limits.headerBytes, maxHeaderListSize: limits.headerBytes,
-                // The responder counts them, whatever HTTP they came by; their bytes bound them here.
-                maxHeaderFieldCount: .max)
+                // The responder counts them, whatever HTTP they came by: of so many no message is made.
+                maxHeaderFieldCount: Self.mostFields)
         )
         let configuration = HTTP2ChannelConfiguration(
             idleTimeout: limits.idleTimeout, gracefulCloseTimeout: limits.closeTimeout, streamConfiguration: stream)
