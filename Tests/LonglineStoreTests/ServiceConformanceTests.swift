@@ -109,6 +109,27 @@ import Testing
         }
     }
 
+    @Test("who is not appointed, as the room is full, keeps what is left of other rooms", arguments: StoreKind.allCases)
+    func appointsNobodyInAFullRoom(_ kind: StoreKind) async throws {
+        var limits = StoreLimits()
+        limits.roomMembers = 1
+        limits.roomsPerUser = 1
+        try await withStore(kind, limits: limits) { store async throws in
+            try await store.join(room("full"), by: device("alice"), create: true)
+            try await store.join(room("left"), by: device("bob"), create: true)
+            try await store.leave(room("left"), by: device("bob"))
+            let before = try await store.entitlements(of: user("bob"), in: tenant)
+            #expect(before.map(\.channel) == [.user(user("bob")), .room(room("left"))])
+            let bob = device("bob")
+            #expect(try await store.change(room("full"), .appoint(.owner), by: bob) == .refused(.roomFull))
+            #expect(try await store.entitlements(of: user("bob"), in: tenant) == before)
+            // Where there is room, the one left longest ago gives way.
+            #expect(try await store.change(room("new"), .appoint(nil), by: bob).receipt?.isNew == true)
+            let after = try await store.entitlements(of: user("bob"), in: tenant).map(\.channel)
+            #expect(after == [.user(user("bob")), .room(room("new"))])
+        }
+    }
+
     @Test("dissolves a room that it is no member of, once", arguments: StoreKind.allCases)
     func dissolves(_ kind: StoreKind) async throws {
         try await withStore(kind) { store async throws in

@@ -51,8 +51,11 @@ extension StoreLogic {
     ) throws -> RoomOutcome {
         let stay = try known.flatMap { try StoreRules.stay(of: device.user, in: $0, tables) }
         guard let known, let stay else {
-            guard try makesPlace(for: device.user, in: known, tenant: device.tenant) else {
-                return .refused(.limitReached)
+            // Of a room that is there it is asked once nothing else stands in the way: a refusal must not cost another room's place.
+            if known == nil {
+                guard try makesPlace(for: device.user, in: nil, tenant: device.tenant) else {
+                    return .refused(.limitReached)
+                }
             }
             let joined = try enter(device.user, by: device, known ?? addChannel(key))
             guard role == .owner, case .done(let receipt) = joined, let room = try tables.channel(key) else {
