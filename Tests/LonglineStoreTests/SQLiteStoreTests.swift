@@ -260,6 +260,39 @@ import Testing
         try await store.close()
     }
 
+    @Test(
+        "what a refused commit may have left in the log is written over, so that no kill brings it back",
+        arguments: [
+            (code: ResultCode.SQLITE_IOERR_SHMSIZE, refusal: RefusalCode.storageFull, isWrittenOver: true),
+            (code: .SQLITE_NOMEM, refusal: .overloaded, isWrittenOver: true),
+            // The last write itself did not fit.
+            (code: .SQLITE_FULL, refusal: .storageFull, isWrittenOver: false),
+        ])
+    func whatARefusedCommitLeftIsWrittenOver(
+        _ failing: (code: ResultCode, refusal: RefusalCode, isWrittenOver: Bool)
+    ) async throws {
+        let folder = try TemporaryFolder()
+        let isBroken = Mutex(false)
+        let faults = StoreFaults(beforeCommit: {
+            if isBroken.withLock({ $0 }) { throw DatabaseError(resultCode: failing.code) }
+        })
+        let store = try open(folder.path, faults: faults)
+        let reader = try DatabaseQueue(path: folder.path + "/longline.db")
+        func sequence() async throws -> Int64 {
+            try await reader.read { try Int64.fetchOne($0, sql: "SELECT sequence FROM store") ?? 0 }
+        }
+        let last = try await store.enter(request(id: 1)).position.offset
+        let before = try await sequence()
+        isBroken.withLock { $0 = true }
+        #expect(try await store.append(request(id: 2)).refused?.code == failing.refusal)
+        #expect(try await sequence() == before + (failing.isWrittenOver ? 1 : 0))
+        #expect(try await store.all(inbox("alice")).count == 1)
+        isBroken.withLock { $0 = false }
+        #expect(try await store.enter(request(id: 2)).position.offset > last)
+        try reader.close()
+        try await store.close()
+    }
+
     @Test("failures are told apart") func failuresAreToldApart() {
         func failure(_ code: ResultCode, commit: Bool = false, errno: CInt = 0) -> WriteFailure {
             WriteFailure(code, isCommit: commit, systemError: errno)

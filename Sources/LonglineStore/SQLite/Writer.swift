@@ -136,13 +136,36 @@ final class Writer: @unchecked Sendable {
         } catch {
             let systemError = db.sqliteConnection.map { sqlite3_system_errno($0) } ?? 0
             logic.tables.forget()
-            throw FailedTransaction(error, isCommit: isCommit, systemError: systemError)
+            let failed = FailedTransaction(error, isCommit: isCommit, systemError: systemError)
+            if failed.mayBeInLog, let worse = writeOver(db) { throw worse }
+            throw failed
         }
         if !hasSaidAhead { sayWhatIsAhead() }
         cache.forget(logic.tables.removedChannels)
         cache.extend(
             logic.tables.addedEntries, changed: logic.tables.changedChannels, erased: logic.tables.erasedEntries)
         return answers
+    }
+}
+
+extension Writer {
+    /// Writes another transaction in the place of one that SQLite gave up when the log had all of it. A process that is killed now would
+    /// leave the one that is refused to SQLite's recovery, which takes it in.
+    /// - Returns: why it isn't known any more what is on the disk; nil: it is.
+    private func writeOver(_ db: Database) -> FailedTransaction? {
+        do {
+            // SQLite does not write what stands there already: an offset is passed over.
+            try db.inTransaction(.immediate) {
+                try db.execute(sql: "UPDATE store SET sequence = sequence + 1")
+                return .commit
+            }
+            return nil
+        } catch {
+            // Where the log's index can't be extended this fails as well, and stands in the log all the same.
+            let systemError = db.sqliteConnection.map { sqlite3_system_errno($0) } ?? 0
+            let failed = FailedTransaction(error, isCommit: false, systemError: systemError)
+            return failed.failure == .fatal ? failed : nil
+        }
     }
 }
 
@@ -158,14 +181,20 @@ extension StoreError {
 /// A transaction or checkpoint that did not happen.
 struct FailedTransaction: Error {
     let failure: WriteFailure
+    /// Whether the write-ahead log may have all of it nevertheless: what comes behind the last write and its sync, as the log's index that
+    /// needs room or memory, failed.
+    let mayBeInLog: Bool
     let description: String
 
     init(_ error: any Error, isCommit: Bool, systemError: CInt) {
         if let error = error as? DatabaseError {
             failure = WriteFailure(error.extendedResultCode, isCommit: isCommit, systemError: systemError)
+            let isBehindLog = error.resultCode == .SQLITE_IOERR || error.resultCode == .SQLITE_NOMEM
+            mayBeInLog = isCommit && isBehindLog && failure != .fatal
             description = "SQLite \(error.extendedResultCode.rawValue): \(error.message ?? "")"
         } else {
             failure = .other
+            mayBeInLog = false
             description = "\(error)"
         }
     }
