@@ -294,6 +294,36 @@ struct EndedStayTests {
         #expect(newer.forgottenCursors == [den] && newer.cursors == [hall: place])
     }
 
+    @Test("a stay that ends before the one before is forgotten on the disk is kept, and nothing of the other")
+    func endsAgain() throws {
+        let hall = ChannelID.room(try RoomID("hall"))
+        let old = StoredStay(end: Position(epoch: 1, offset: 2), namedAt: 3)
+        let new = StoredStay(end: Position(epoch: 1, offset: 9))
+        func left(by writes: PendingWrites) -> StoredClientState {
+            var state = StoredClientState()
+            state.cursors = [hall: old.end]
+            state.endedStays = [hall: old]
+            state.apply(writes.changes(outbox: Outbox(producer: ProducerID(high: 1, low: 1))))
+            return state
+        }
+        var forgets = PendingWrites()
+        forgets.forgottenCursors = [hall]
+        var together = forgets
+        together.endedStays = [hall: new]
+        #expect(left(by: together).endedStays == [hall: new])
+        // The disk did not take that the first is forgotten.
+        var since = PendingWrites()
+        since.endedStays = [hall: new]
+        since.restore(forgets)
+        #expect(left(by: since).endedStays == [hall: new])
+        // Nor, before that was known, what the first has been named by.
+        var names = PendingWrites()
+        names.endedStays = [hall: old]
+        var later = forgets
+        later.restore(names)
+        #expect(left(by: later).endedStays.isEmpty && left(by: later).cursors.isEmpty)
+    }
+
     @Test("who joins a forgotten room again gets the new stay, and nothing of the old one")
     func newStay() async throws {
         let hall = try RoomID("hall")

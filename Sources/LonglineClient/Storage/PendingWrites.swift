@@ -18,6 +18,7 @@ struct PendingWrites: Sendable {
     var cursors: [ChannelID: Position] = [:]
     /// None of which is among ``cursors``.
     var forgottenCursors: Set<ChannelID> = []
+    /// None of which is older than the same room's place among ``forgottenCursors``.
     var endedStays: [ChannelID: StoredStay?] = [:]
     var cursorVersion: UInt64?
     var user: UserID?
@@ -63,8 +64,9 @@ struct PendingWrites: Sendable {
         changes += outcomes.map { .outcome($0) }
         if let connectNumber { changes.append(.connectNumber(connectNumber)) }
         changes += cursors.map { .cursor($0, $1) }
-        changes += endedStays.map { .endedStay($0, $1) }
+        // A stay that ended since is another one than what is forgotten with it.
         changes += forgottenCursors.map { .forgetCursor($0) }
+        changes += endedStays.map { .endedStay($0, $1) }
         if let cursorVersion { changes.append(.cursorVersion(cursorVersion)) }
         if let user { changes.append(.user(user)) }
         if let device { changes.append(.device(device)) }
@@ -102,7 +104,10 @@ struct PendingWrites: Sendable {
         restored.chains.formUnion(chains)
         restored.connectNumber = connectNumber ?? restored.connectNumber
         restored.cursors.merge(cursors) { $1 }
-        for channel in forgottenCursors { restored.cursors[channel] = nil }
+        for channel in forgottenCursors {
+            restored.cursors[channel] = nil
+            restored.endedStays.removeValue(forKey: channel)
+        }
         restored.forgottenCursors.subtract(cursors.keys)
         restored.forgottenCursors.formUnion(forgottenCursors)
         restored.endedStays.merge(endedStays) { $1 }
