@@ -95,6 +95,33 @@ import Testing
         try await store.close()
     }
 
+    @Test("a store closes beside another that reads an older state, and has everything when it is opened again")
+    func aStoreClosesBesideAReader() async throws {
+        let folder = try TemporaryFolder()
+        let store = try open(folder.path, CheckpointLimits(closingPatience: 1))
+        try await store.enter(request(id: 1))
+        var reading = GRDB.Configuration()
+        reading.allowsUnsafeTransactions = true
+        let reader = try DatabaseQueue(path: folder.path + "/longline.db", configuration: reading)
+        func entriesRead() async throws -> Int? {
+            try await reader.writeWithoutTransaction { try Int.fetchOne($0, sql: "SELECT count(*) FROM entries") }
+        }
+        // As a backup that takes long.
+        try await reader.writeWithoutTransaction { try $0.execute(sql: "BEGIN") }
+        #expect(try await entriesRead() == 1)
+        try await store.enter(request(id: 2))
+        try await store.close()
+        #expect(try await entriesRead() == 1)
+        #expect(try logBytes(folder) > 0)
+        let again = try open(folder.path, CheckpointLimits(closingPatience: 1))
+        #expect(!again.wasRestored)
+        #expect(try await again.all(inbox("alice")).count == 2)
+        try await reader.writeWithoutTransaction { try $0.execute(sql: "ROLLBACK") }
+        try reader.close()
+        try await again.close()
+        #expect(try logBytes(folder) == 0)
+    }
+
     @Test("after a pass whose sync failed nothing is written and nothing is moved any more")
     func afterAPassWhoseSyncFailedNothingIsWrittenAndNothingIsMovedAnyMore() async throws {
         let folder = try TemporaryFolder()

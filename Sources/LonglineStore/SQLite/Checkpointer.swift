@@ -3,7 +3,7 @@ import GRDBSQLite
 import Logging
 import Synchronization
 
-/// When the write-ahead log is moved into the database. In frames of the log: a page of 4 KiB and 24 bytes each.
+/// When the write-ahead log is moved into the database. In frames of the log, a page of 4 KiB and 24 bytes each, unless told otherwise.
 struct CheckpointLimits: Sendable {
     /// So much growth is moved at a time, beside the writer.
     var pass = 1_000
@@ -11,6 +11,8 @@ struct CheckpointLimits: Sendable {
     var restart = 4_000
     /// Beyond, the writer waits for what is moved.
     var wait = 16_000
+    /// How long a store that closes waits for who reads an older state, in milliseconds.
+    var closingPatience: CInt = 5_000
 }
 
 /// Moves the write-ahead log into the database, on a connection and a thread of its own.

@@ -1,5 +1,6 @@
 import Foundation
 import GRDB
+import GRDBSQLite
 import Logging
 public import LonglineWire
 public import NIOCore
@@ -32,6 +33,7 @@ public final class SQLiteStore: MessageStore, StoreMaintenance {
     private let pool: DatabasePool
     private let commits: GroupCommit
     private let checkpoints: Checkpointer
+    private let closingPatience: CInt
     private let faults: StoreFaults
     private let erasures = ErasureWatch()
     let cache: TailCache
@@ -57,6 +59,7 @@ public final class SQLiteStore: MessageStore, StoreMaintenance {
         var random = random
         self.limits = configuration.limits
         self.faults = faults
+        closingPatience = limits.closingPatience
         let fatal = configuration.fatal ?? { _ in _exit(74) }
         let directory = try StoreDirectory(configuration.directory)
         let pool = try SQLiteOpening.open(directory, configuration, faults)
@@ -90,7 +93,8 @@ public final class SQLiteStore: MessageStore, StoreMaintenance {
 
     /// Writes what is queued, refuses what comes, and gives the files back. Reads under way end first.
     ///
-    /// Afterwards the database file alone is complete. A second call does nothing.
+    /// Afterwards the database file alone is complete, unless another process goes on reading an older state, as a backup does: then
+    /// its write-ahead log belongs to it still. A second call does nothing.
     public func close() async throws(StoreError) {
         guard await commits.close() else { return }
         defer { directory.unlock() }
@@ -98,8 +102,16 @@ public final class SQLiteStore: MessageStore, StoreMaintenance {
             try checkpoints.close()
             // GRDB closes the writer before the readers, and SQLite empties the write-ahead log only when a connection that may
             // write closes last. After a failed sync it stays as it is.
-            if checkpoints.failure == nil { try pool.writeWithoutTransaction { _ = try $0.checkpoint(.truncate) } }
+            if checkpoints.failure == nil { try pool.writeWithoutTransaction(emptyLog) }
             try pool.close()
+        }
+    }
+
+    private func emptyLog(_ db: Database) throws {
+        _ = sqlite3_busy_timeout(db.sqliteConnection, closingPatience)
+        do { _ = try db.checkpoint(.truncate) } catch let error as DatabaseError where error.resultCode == .SQLITE_BUSY
+        {
+            // Somebody else reads what is in the log. It is on disk, and nothing is missing in it.
         }
     }
 
