@@ -1,3 +1,4 @@
+import Foundation
 import GRDB
 import LonglineTestKit
 import LonglineWire
@@ -22,6 +23,31 @@ import Testing
 
     private func oldest(_ store: AnyStore) async throws -> ChannelSummary {
         try #require(try await store.channels(after: 0, limit: 1).channels.first)
+    }
+
+    @Test("a store that was restored while the clock was ahead is restored anew, by a clock that is right")
+    func restoredAhead() async throws {
+        let folder = try TemporaryFolder()
+        let clock = TestClock()
+        func open(seed: UInt64) throws -> SQLiteStore {
+            try SQLiteStore(configuration(folder.path), clock: clock.read, random: SeededRandom(seed: seed))
+        }
+        var store = try open(seed: 1)
+        try await store.enter(request(id: 1))
+        try await store.close()
+        let right = clock.now
+        for (seed, ahead) in [(2, 9 * 365 * Self.day), (3, 0)] as [(UInt64, UInt64)] {
+            clock.set(right + ahead)
+            try FileManager.default.removeItem(atPath: folder.path + "/store.identity")
+            store = try open(seed: seed)
+            #expect(store.wasRestored && store.restoredAt == right + ahead)
+            try await store.close()
+        }
+        // A clock that is behind takes nothing back by itself: what was revoked would be good again.
+        clock.set(right - Self.day)
+        store = try open(seed: 4)
+        #expect(!store.wasRestored && store.restoredAt == right)
+        try await store.close()
     }
 
     @Test("what is published behind an entry from the future expires by the clock", arguments: StoreKind.allCases)
