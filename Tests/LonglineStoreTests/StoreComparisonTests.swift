@@ -8,7 +8,9 @@ import Testing
 /// The store on disk beside the one in memory, which keeps nothing back: what the first remembers between transactions, writes late or
 /// reads from its cache must not show, whatever is done in whatever order.
 @Suite struct StoreComparisonTests {
-    @Test("both stores answer the same to whatever is done", arguments: 1...4 as ClosedRange<UInt64>)
+    @Test(
+        "both stores answer the same to whatever is done, and the one on disk once more when it is opened again",
+        arguments: 1...4 as ClosedRange<UInt64>)
     func bothAnswerTheSame(_ seed: UInt64) async throws {
         let folder = try TemporaryFolder()
         let clock = TestClock()
@@ -39,7 +41,12 @@ import Testing
             let onDisk = try await Picture.of(disk, now: clock.now)
             try #require(try await Picture.of(memory, now: clock.now) == onDisk, "step \(step)")
         }
+        let last = try await Picture.of(disk, now: clock.now)
         try await disk.close()
+        let again = try SQLiteStore(settings, clock: clock.read, random: SeededRandom(seed: seed + 100))
+        #expect(!again.wasRestored)
+        #expect(try await Picture.of(again, now: clock.now) == last)
+        try await again.close()
     }
 }
 
