@@ -117,6 +117,14 @@ package final class SingleThreadedStore {
         try logic.set(setting, of: conversation, for: user, in: tenant)
     }
 
+    /// As ``Conversations/conversations(of:in:after:limit:now:)``, from the beginning; an inbox that is not there is not made.
+    package func conversations(
+        of user: UserID, in tenant: TenantID, limit: Int, now: UInt64
+    ) throws -> ConversationList {
+        try StoreRules.conversations(
+            of: user, in: tenant, after: nil, limit: limit, limits: logic.limits, now: now, logic.tables)
+    }
+
     /// As ``StoreMaintenance/trim(_:keep:)``.
     package func trim(_ channel: ChannelKey, keep: Retention) throws -> TrimReport {
         try logic.trim(channel, keep: keep)

@@ -89,4 +89,12 @@ extension SessionSimulation {
             device.restart(.fromBackup)
         }
     }
+
+    /// In the end each user has so many unread direct messages as are there: blocks, retractions, retention and erasures left no other
+    /// count.
+    func checkUnread() {
+        for user in Set(devices.map(\.user)).sorted(by: { $0.description < $1.description }) {
+            for problem in store.unreadProblems(of: user) { violation(problem) }
+        }
+    }
 }

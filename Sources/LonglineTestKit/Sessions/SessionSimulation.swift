@@ -148,6 +148,7 @@ public final class SessionSimulation {
         }
         checkPlaces()
         checkErasures()
+        checkUnread()
         let apps = devices.filter { !$0.isOver }.map(\.app)
         var cursors: [DeviceName: [ChannelID: Position]] = [:]
         for app in apps { cursors[app.name] = store.advance(app.user, app.device, to: []).cursors }

@@ -55,6 +55,8 @@ public enum SimulatedFault: String, CaseIterable, Sendable {
     case broadcastFromNow
     /// What was retracted is still read.
     case readRetracted
+    /// What was retracted counts as unread for good.
+    case countRetracted
     /// Everybody may edit and retract.
     case editByAnyone
     /// Nobody is told that a log was trimmed.
