@@ -68,9 +68,7 @@ struct ConnectionIDLayout {
         workerID = configuration.workerID
         serverID = configuration.serverID
         balancing = configuration.loadBalancing
-        let available =
-            balancing.map { Int(LLQ_MAX_CID_LENGTH) - 1 - QUICLoadBalancing.trailerLength - $0.nonceLength }
-            ?? Self.maxServerIDLength
+        let available = balancing?.longestServerID ?? Self.maxServerIDLength
         guard serverID.count <= available, balancing == nil || !serverID.isEmpty else {
             throw QUICError(
                 .invalidConfiguration, "A server ID of \(serverID.count) bytes doesn't fit",

@@ -1,4 +1,5 @@
 import CGnuTLS
+import CQUICShim
 
 /// Connection IDs after QUIC-LB (draft-ietf-quic-load-balancers-21): a load balancer that knows the configuration reads
 /// the server's ID from every packet and steers without state, also when the client's address changes.
@@ -53,10 +54,17 @@ public struct QUICLoadBalancing: Sendable, Hashable {
     /// Reads a connection ID as a load balancer does; nil if it isn't of this configuration.
     /// - Parameters:
     ///   - connectionID: the destination connection ID of a packet.
-    ///   - serverIDLength: in bytes, the same for all servers of a configuration.
-    public func decode(_ connectionID: [UInt8], serverIDLength: Int) -> Decoded? {
+    ///   - serverIDLength: in bytes, the same for all servers of a configuration: from 1, and with the nonce at most 18.
+    /// - Throws: `QUICError` with `invalidConfiguration` for a length that no server of this configuration can have.
+    public func decode(_ connectionID: [UInt8], serverIDLength: Int) throws(QUICError) -> Decoded? {
+        let longest = longestServerID
+        guard (1...longest).contains(serverIDLength) else {
+            throw QUICError(
+                .invalidConfiguration, "A server ID of \(serverIDLength) bytes doesn't fit",
+                advice: "Use from 1 to \(longest) bytes, as many as the servers' IDs have.")
+        }
         let length = serverIDLength + nonceLength
-        guard serverIDLength > 0, connectionID.count == 1 + length + Self.trailerLength, let first = connectionID.first,
+        guard connectionID.count == 1 + length + Self.trailerLength, let first = connectionID.first,
             first == firstOctet(serverIDLength: serverIDLength), let worker = connectionID.last
         else { return nil }
         var text = Array(connectionID[1..<1 + length])
@@ -67,6 +75,9 @@ public struct QUICLoadBalancing: Sendable, Hashable {
             serverID: Array(text.prefix(serverIDLength)), nonce: Array(text.dropFirst(serverIDLength)), workerID: worker
         )
     }
+
+    /// Bytes of a connection ID that its other parts leave; at least one.
+    var longestServerID: Int { Int(LLQ_MAX_CID_LENGTH) - 1 - Self.trailerLength - nonceLength }
 
     /// The rotation, and the length of what follows.
     func firstOctet(serverIDLength: Int) -> UInt8 {

@@ -79,7 +79,7 @@ import Testing
             world.simulation.run(for: .seconds(1))
             #expect(server.localIDs.count > 1)
             for id in server.localIDs {
-                let decoded = try #require(balancing.decode(id.bytes, serverIDLength: 3))
+                let decoded = try #require(try balancing.decode(id.bytes, serverIDLength: 3))
                 #expect(decoded.serverID == serverID)
                 #expect(decoded.workerID == 6)
                 #expect(id.bytes[world.serverConfiguration.workerIDOffset] == 6)
@@ -135,12 +135,23 @@ import Testing
         #expect(world.clientSide.closed[client.handle] == .statelessReset)
     }
 
+    @Test("a length that no server's ID can have is refused by name", arguments: [Int.min, -1, 0, 11, 241, Int.max])
+    func impossibleLength(length: Int) throws {
+        let balancing = try QUICLoadBalancing(rotation: 1)
+        // As long as its length asks for, where an array can be.
+        let count = (0...1000).contains(length) ? 1 + length + 8 + 1 : 20
+        let error = #expect(throws: QUICError.self) {
+            try balancing.decode([UInt8](repeating: 0x29, count: count), serverIDLength: length)
+        }
+        #expect(error?.code == .invalidConfiguration)
+    }
+
     @Test("what isn't of the configuration is not decoded, and impossible ones are refused") func limits() throws {
         let balancing = try QUICLoadBalancing(rotation: 1)
-        #expect(balancing.decode([], serverIDLength: 3) == nil)
-        #expect(balancing.decode([UInt8](repeating: 0xff, count: 13), serverIDLength: 3) == nil)
+        #expect(try balancing.decode([], serverIDLength: 3) == nil)
+        #expect(try balancing.decode([UInt8](repeating: 0xff, count: 13), serverIDLength: 3) == nil)
         #expect(
-            balancing.decode([1 << 5 | 12] + [UInt8](repeating: 7, count: 12), serverIDLength: 3)?.serverID == [
+            try balancing.decode([1 << 5 | 12] + [UInt8](repeating: 7, count: 12), serverIDLength: 3)?.serverID == [
                 7, 7, 7,
             ])
         #expect(throws: QUICError.self) { try QUICLoadBalancing(rotation: 7) }
