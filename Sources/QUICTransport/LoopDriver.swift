@@ -40,6 +40,8 @@ final class LoopDriver {
     private let accept: ((QUICLoopConnection) -> any QUICConnectionHandler)?
 
     @exclusivity(unchecked) private var ports: [QUICSocketAddress: UDPPort] = [:]
+    /// A server's: itself, as long as it has sockets. Whoever bound them may be gone; without us they would stay bound, and deaf.
+    private var keeper: LoopDriver?
     private(set) var connections: [ObjectIdentifier: QUICLoopConnection] = [:]
     @exclusivity(unchecked) private var touched: [QUICLoopConnection] = []
     private var transmitter = Transmitter()
@@ -99,6 +101,7 @@ final class LoopDriver {
     func add(_ port: UDPPort) -> Bool {
         guard ports[port.identity] == nil else { return false }
         ports[port.identity] = port
+        if accept != nil { keeper = self }
         return true
     }
 
@@ -165,6 +168,7 @@ final class LoopDriver {
         // Whoever waits has waited for as long as was meant.
         Self.finish(&drained)
         Self.finish(&silent)
+        keeper = nil
     }
 
     /// Something happened that swift-metrics shall know, within a second.
@@ -491,10 +495,4 @@ final class LoopDriver {
             self.tick()
         }
     }
-}
-
-/// A reference that keeps nothing alive.
-struct Weak<Object: AnyObject> {
-    weak var object: Object?
-    init(_ object: Object) { self.object = object }
 }

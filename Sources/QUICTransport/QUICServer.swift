@@ -32,7 +32,8 @@ public struct QUICServerConfiguration: Sendable {
     }
 }
 
-/// A QUIC server on every loop of a group: the loop-level API.
+/// A QUIC server on every loop of a group: the loop-level API. It serves until
+/// ``shutdownGracefully(code:reason:grace:timeout:)``, also if nobody refers to it any more.
 ///
 /// Each loop has an engine of its own, and a socket for each local address; the kernel spreads clients over the loops.
 /// A connection stays on its loop, whatever its client's address: the kernel steers by the connection ID, and where it
@@ -61,7 +62,7 @@ public final class QUICServer: Sendable {
     ///   - addresses: a wildcard stands for every local address of its family (those that exist now). Port 0 lets the
     ///     system choose one port, the same for all addresses.
     ///   - configuration: certificate, limits, sockets, logger.
-    ///   - group: its loops share the connections.
+    ///   - group: its loops share the connections. To be shut down after the server.
     ///   - handlerFactory: called on a connection's loop when its first valid packet came, before any event.
     /// - Throws: ``QUICTransportError`` with ``QUICTransportError/Code/bindFailed`` or
     ///   ``QUICTransportError/Code/preferredAddressNotBound``, or `QUICError` with `invalidConfiguration`. Nothing is bound then.

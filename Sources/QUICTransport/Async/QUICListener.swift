@@ -31,7 +31,8 @@ public final class QUICListener: Sendable {
     ///   - addresses: a wildcard stands for every local address of its family (those that exist now). Port 0 lets the
     ///     system choose one port, the same for all addresses.
     ///   - configuration: certificate, limits, sockets, logger.
-    ///   - group: its loops share the connections, each with an engine and a socket for each address.
+    ///   - group: its loops share the connections, each with an engine and a socket for each address. To be shut down after the
+    ///     listener.
     ///   - backlog: connections that nobody took yet, at most; at least 1. More are closed with `refusalCode`.
     ///   - refusalCode: the application code for those, and for connections whose handshakes were under way when
     ///     ``stopAccepting()`` was called.
