@@ -192,6 +192,8 @@ final class UDPPort {
         let options = self.options
         _ = try? channel.pipeline.syncOperations.withUnsafeTransportIfAvailable(of: NIOBSDSocket.Handle.self) { fd in
             handler.socket = DatagramSocket(channel: channel, descriptor: fd)
+            // NIO lets a program that the process starts inherit it: that would keep the port, and the datagrams, behind our end.
+            _ = fcntl(fd, F_SETFD, FD_CLOEXEC)
             // PROBE: never fragment, and let path MTU discovery send what the kernel's own guess would refuse.
             if isIPv6 {
                 Self.set(fd, Int32(IPPROTO_IPV6), IPV6_MTU_DISCOVER, IPV6_PMTUDISC_PROBE)

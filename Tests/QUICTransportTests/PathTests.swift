@@ -1,3 +1,4 @@
+import Glibc
 import LonglineTestKit
 import NIOCore
 import NIOPosix
@@ -50,6 +51,38 @@ struct PathTests {
         try await withPair(loops: loops, serve: echo) { client, listener, loop in
             let connection = try await client.connect(to: listener, on: loop)
             try await transfer(on: connection) { try await connection.rebind() }
+        }
+    }
+
+    @Test("A program that is started meanwhile gets no socket, neither a first one nor one that took its place")
+    func closedOnExec() async throws {
+        try await withPair(loops: 2, serve: echo) { client, listener, loop in
+            let connection = try await client.connect(to: listener, on: loop)
+            try await connection.roundTrip()
+            let bound = try #require(await connection.localAddress())
+            for address in listener.localAddresses + [bound] {
+                let descriptors = Self.descriptors(boundTo: address)
+                #expect(descriptors.count == (address == bound ? 1 : 2))
+                for descriptor in descriptors { #expect(fcntl(descriptor, F_GETFD) & FD_CLOEXEC != 0) }
+            }
+            try await connection.migrate(to: loopback("127.0.0.2"))
+            let moved = Self.descriptors(boundTo: try #require(await connection.localAddress()))
+            #expect(moved.count == 1)
+            for descriptor in moved { #expect(fcntl(descriptor, F_GETFD) & FD_CLOEXEC != 0) }
+        }
+    }
+
+    /// The process's sockets with this local address.
+    private static func descriptors(boundTo address: SocketAddress) -> [CInt] {
+        (CInt(3)..<4096).filter { descriptor in
+            var storage = sockaddr_storage()
+            var length = socklen_t(MemoryLayout<sockaddr_storage>.size)
+            return withUnsafeMutablePointer(to: &storage) { pointer in
+                pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                    getsockname(descriptor, $0, &length) == 0
+                        && QUICSocketAddress(sockaddr: $0, length: Int(length)) == QUICSocketAddress(address)
+                }
+            }
         }
     }
 
