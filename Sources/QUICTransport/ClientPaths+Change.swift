@@ -161,6 +161,16 @@ extension ClientPaths {
                 QUICTransportError(.pathChangeFailed, "there is no socket yet", advice: "Try after the first packet."))
             return
         }
-        current.rebind().cascade(to: promise)
+        current.rebind().assumeIsolated().whenComplete { result in
+            switch result {
+            case .success: promise?.succeed(())
+            case .failure(let error as QUICTransportError): promise?.fail(error)
+            case .failure(let error):
+                promise?.fail(
+                    QUICTransportError(
+                        .pathChangeFailed, "no socket could be bound to a new port", cause: SystemError.words(error),
+                        advice: "The old one stays in use; migrate to an address that this machine has."))
+            }
+        }
     }
 }

@@ -310,7 +310,7 @@ public final class QUICLoopConnection {
     /// Client: goes on from a new port of the same local address, without telling its own engine: to the server it
     /// looks like a NAT that bound this client anew, and it validates the new address. Serves where a NAT's mapping is
     /// thought to be dead: no round trip passes before data flows again.
-    /// - Parameter promise: succeeds when the new socket is in use.
+    /// - Parameter promise: succeeds when the new socket is in use, fails with ``QUICTransportError`` and then the old one is.
     public func rebind(promise: EventLoopPromise<Void>?) {
         eventLoop.preconditionInEventLoop()
         guard !isOver, let client else {

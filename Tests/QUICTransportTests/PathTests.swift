@@ -1,3 +1,4 @@
+import CSendFaults
 import Glibc
 import LonglineTestKit
 import NIOCore
@@ -83,6 +84,38 @@ struct PathTests {
                         && QUICSocketAddress(sockaddr: $0, length: Int(length)) == QUICSocketAddress(address)
                 }
             }
+        }
+    }
+
+    @Test("A rebinding that finds no socket fails with the reason, and the old port stays")
+    func rebindingFails() async throws {
+        let host = "127.0.0.88"
+        try await withPair(serve: echo) { client, listener, loop in
+            let connection = try await client.connect(to: listener, localAddress: loopback(host), on: loop)
+            try await connection.roundTrip()
+            let before = await connection.localAddress()
+            bind_faults_set(host, EMFILE)
+            let error = await #expect(throws: QUICTransportError.self) { try await connection.rebind() }
+            bind_faults_set(host, 0)
+            #expect(error?.code == .pathChangeFailed)
+            #expect(error?.cause == String(cString: strerror(EMFILE)))
+            try await connection.roundTrip()
+            #expect(await connection.localAddress() == before)
+        }
+    }
+
+    @Test("A change of path after the end says why the connection ended")
+    func changeAfterTheEnd() async throws {
+        try await withPair(serve: { $0.close(code: 5, reason: "enough") }) { client, listener, loop in
+            let connection = try await client.connect(to: listener, on: loop)
+            let reason = try await connection.closed()
+            #expect(reason == .peerApplication(code: 5, reason: "enough"))
+            var error = await #expect(throws: QUICTransportError.self) {
+                try await connection.migrate(to: loopback("127.0.0.2"))
+            }
+            #expect(error?.code == .connectionClosed && error?.closeReason == reason)
+            error = await #expect(throws: QUICTransportError.self) { try await connection.rebind() }
+            #expect(error?.code == .connectionClosed && error?.closeReason == reason)
         }
     }
 

@@ -327,7 +327,8 @@ final class AsyncConnectionState: QUICConnectionHandler {
         if let state = streams[stream], state.isReleased, !state.owesWrites { streams[stream] = nil }
     }
 
-    private var gone: QUICTransportError {
+    /// Why there is no connection, or no stream, for a call.
+    var gone: QUICTransportError {
         if let closeReason { return .closed(closeReason) }
         return QUICTransportError(.streamState, "the stream is over", advice: "Open another.")
     }

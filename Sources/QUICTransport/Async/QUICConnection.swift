@@ -234,11 +234,7 @@ public final class QUICConnection: Sendable {
         _ body: @escaping @Sendable (QUICLoopConnection, EventLoopPromise<Void>) -> Void
     ) async throws {
         try await wait { (state, waiter: Waiter<Void>) in
-            guard let connection = state.connection else {
-                return waiter.finish(
-                    .failure(
-                        QUICTransportError(.connectionClosed, "the connection is closed", advice: "Connect again.")))
-            }
+            guard let connection = state.connection else { return waiter.finish(.failure(state.gone)) }
             let promise = connection.eventLoop.makePromise(of: Void.self)
             promise.futureResult.whenComplete { waiter.finish($0) }
             body(connection, promise)

@@ -1,5 +1,5 @@
-/// Lets the system's send calls fail on purpose. The program that links this has it in the place of the C library's
-/// `sendmsg` and `sendmmsg`, which pass everything on but for what is asked for here.
+/// Lets the system's send calls, and `bind`, fail on purpose. The program that links this has it in the place of the C
+/// library's `sendmsg`, `sendmmsg` and `bind`, which pass everything on but for what is asked for here.
 #ifndef CSENDFAULTS_H
 #define CSENDFAULTS_H
 
@@ -25,5 +25,8 @@ void send_faults_set_each(uint16_t local_port, const int *errors, int count);
 
 /// Ends the fault. Returns how many calls it hit.
 int send_faults_clear(void);
+
+/// From now on no socket is bound to an IPv4 host in digits: `bind` fails with `error`; 0: it passes again. One host at most.
+void bind_faults_set(const char *host, int error);
 
 #endif
