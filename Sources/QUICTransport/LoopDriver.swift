@@ -50,7 +50,7 @@ final class LoopDriver {
     /// Something was asked for during a tick after its datagrams were taken.
     @exclusivity(unchecked) private var again = false
     private var timer: Scheduled<Void>?
-    private var timerDeadline = NIODeadline.distantFuture
+    private(set) var timerDeadline = NIODeadline.distantFuture
     private var nextConnectionID: UInt64 = 0
     private var lastRead = QUICInstant.now()
     private var drained: [EventLoopPromise<Void>] = []

@@ -262,6 +262,8 @@ public final class QUICLoopConnection {
         guard !isOver, let engine else { return }
         engine.setPriority(priority, of: stream)
         client?.journal?.prioritized(stream, priority)
+        // It may have found room for a write that waits.
+        driver.needsTick()
     }
 
     /// Abandons this side of a stream; what wasn't sent is dropped.
