@@ -81,11 +81,20 @@ final class ClientPaths {
             guard self.phase == .starting else { return }
             switch result {
             case .success(let addresses):
-                self.addresses = addresses
+                // A resolver that blocks a name gives it 0.0.0.0 or ::.
+                self.addresses = addresses.filter { QUICSocketAddress($0)?.isAnswerable ?? false }
+                guard !self.addresses.isEmpty else { return self.fail(Self.nobodys(addresses)) }
                 self.begin()
             case .failure(let error): self.fail(error)
             }
         }
+    }
+
+    private static func nobodys(_ addresses: [SocketAddress]) -> QUICTransportError {
+        let all = addresses.compactMap { QUICSocketAddress($0)?.description }.joined(separator: ", ")
+        return QUICTransportError(
+            .unreachable, "nobody can answer from \(all)",
+            advice: "Use a port from 1 to 65535, and a host's own address.")
     }
 
     private func begin() {

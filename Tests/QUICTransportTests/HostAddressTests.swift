@@ -178,6 +178,38 @@ struct HostAddressTests {
         }
     }
 
+    @Test("An address that nobody has is left out", arguments: ["0.0.0.0", "::", "224.0.0.1", "ff02::1"])
+    func nobodysAddress(nobodys: String) async throws {
+        try await withWorld([nobodys, Self.live], deaf: []) { world in
+            try await world.withClient(delay: Self.never) { client in
+                let connection = try await world.connect(client)
+                try await connection.roundTrip()
+                connection.close()
+                _ = try await connection.closed()
+            }
+        }
+    }
+
+    @Test(
+        "Where nobody can answer the connect fails at once",
+        arguments: [("0.0.0.0", 443), ("::", 443), ("127.0.0.1", 0)])
+    func nobody(host: String, port: Int) async throws {
+        let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+        let client = QUICClient()
+        let error = await #expect(throws: QUICTransportError.self) {
+            _ = try await client.connect(
+                host: host, port: port, configuration: clientConfiguration(), on: group.next())
+        }
+        #expect(error?.code == .connectFailed)
+        if case .handshakeFailed(let cause) = error?.closeReason {
+            #expect(cause.code == .unreachable)
+        } else {
+            Issue.record("\(error.map { "\($0)" } ?? "no error")")
+        }
+        await client.shutdownGracefully()
+        try await group.shutdownGracefully()
+    }
+
     @Test("A local address is for addresses of its family alone, and its port serves all attempts")
     func fromLocalAddress() async throws {
         let dead = "127.0.0.2"
