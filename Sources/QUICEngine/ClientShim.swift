@@ -163,15 +163,17 @@ extension TransportSettings {
         try check(streamSendBuffer >= 1024, "streamSendBuffer must be at least 1024 bytes")
         try check(backgroundSendBuffer >= 1024, "backgroundSendBuffer must be at least 1024 bytes")
         try check(maxIdleTimeout.nanoseconds > 0, "maxIdleTimeout must not be zero")
-        try check(initialRTT.nanoseconds > 0, "initialRTT must not be zero")
+        try check(
+            initialRTT.nanoseconds > 0 && initialRTT <= .seconds(3600),
+            "initialRTT must not be zero, and at most an hour")
     }
 
     func shim(now: QUICInstant) -> llq_settings {
         var settings = llq_settings()
         settings.now = now.nanoseconds
         settings.initial_rtt = initialRTT.nanoseconds
-        settings.handshake_timeout = handshakeTimeout.nanoseconds
-        settings.max_idle_timeout = maxIdleTimeout.nanoseconds
+        settings.handshake_timeout = handshakeTimeout.addable
+        settings.max_idle_timeout = maxIdleTimeout.addable
         settings.max_ack_delay = maxAckDelay.nanoseconds
         settings.connection_window = connectionWindow
         settings.stream_window = streamWindow

@@ -14,7 +14,7 @@ extension QUICEngineConnection {
         }
         handshake = info
         earlyStreams = []
-        if let interval = settings.keepAliveInterval { llq_conn_set_keep_alive(shim, interval.nanoseconds) }
+        if let interval = settings.keepAliveInterval { llq_conn_set_keep_alive(shim, interval.addable) }
         endpoint.handshakeEnded(self, completed: info)
         emit(.handshakeCompleted(info))
         if isServer {

@@ -212,7 +212,7 @@ extension QUICEndpoint {
             let lifetime = server?.configuration.addressTokenLifetime ?? .seconds(0)
             let result = llq_verify_regular_token(
                 initial.token, initial.token_length, staticKey, staticKey.count, initial.version, &remote,
-                lifetime.nanoseconds, llq_wall_clock() &* 1_000_000_000)
+                lifetime.addable, llq_wall_clock() &* 1_000_000_000)
             // A token that doesn't hold is as good as none: the client may have moved, or it is of another version. So is one that
             // was used before: who has seen it could send in its client's name (RFC 9000 section 8.1.4).
             guard result == 0, let token = initial.token else { return .none }

@@ -25,12 +25,20 @@ public struct QUICDuration: Comparable, Hashable, Sendable {
 
     /// A number of nanoseconds.
     public static func nanoseconds(_ count: UInt64) -> QUICDuration { QUICDuration(nanoseconds: count) }
-    /// A number of microseconds.
-    public static func microseconds(_ count: UInt64) -> QUICDuration { QUICDuration(nanoseconds: count * 1000) }
-    /// A number of milliseconds.
-    public static func milliseconds(_ count: UInt64) -> QUICDuration { QUICDuration(nanoseconds: count * 1_000_000) }
-    /// A number of seconds.
-    public static func seconds(_ count: UInt64) -> QUICDuration { QUICDuration(nanoseconds: count * 1_000_000_000) }
+    /// A number of microseconds; the longest time there is, of 584 years, if it is longer.
+    public static func microseconds(_ count: UInt64) -> QUICDuration { of(count, each: 1000) }
+    /// A number of milliseconds; the longest time there is, of 584 years, if it is longer.
+    public static func milliseconds(_ count: UInt64) -> QUICDuration { of(count, each: 1_000_000) }
+    /// A number of seconds; the longest time there is, of 584 years, if it is longer.
+    public static func seconds(_ count: UInt64) -> QUICDuration { of(count, each: 1_000_000_000) }
+
+    private static func of(_ count: UInt64, each nanoseconds: UInt64) -> QUICDuration {
+        let (product, isTooLong) = count.multipliedReportingOverflow(by: nanoseconds)
+        return QUICDuration(nanoseconds: isTooLong ? .max : product)
+    }
+
+    /// Nanoseconds that can be added to a clock: ngtcp2 doesn't look for an overflow everywhere.
+    var addable: UInt64 { min(nanoseconds, UInt64.max / 2) }
 
     public static func < (left: QUICDuration, right: QUICDuration) -> Bool { left.nanoseconds < right.nanoseconds }
 }

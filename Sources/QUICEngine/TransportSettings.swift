@@ -97,7 +97,7 @@ public struct TransportSettings: Sendable {
     public var ecn = true
     /// Who protects packets.
     public var packetProtection = PacketProtection.automatic
-    /// The round trip assumed before the first is measured: 333 ms (RFC 9002 section 6.2.2), not zero.
+    /// The round trip assumed before the first is measured: 333 ms (RFC 9002 section 6.2.2), not zero, and at most an hour.
     public var initialRTT = QUICDuration.milliseconds(333)
 
     /// The defaults.

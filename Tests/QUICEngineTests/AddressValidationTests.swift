@@ -180,6 +180,20 @@ import Testing
         #expect(world.server.counters.connectionsRefused == 0)
     }
 
+    @Test("a token whose lifetime has no end is good") func aTokenWithoutAnEndIsGood() throws {
+        let world = try EngineWorld { server, _ in
+            server.retryThreshold = 0
+            server.addressTokenLifetime = .seconds(.max)
+        }
+        let (first, _) = try world.connected()
+        world.simulation.run(for: .seconds(1)) { !world.clientSide.tokens.isEmpty }
+        let token = try #require(world.clientSide.tokens.last)
+        world.clientConfiguration.addressToken = token
+        first.close(code: 0, reason: "", now: world.network.now)
+        _ = try world.connected()
+        #expect(world.server.counters.retriesSent == 1)
+    }
+
     @Test("the token of a Retry is good for ten seconds, and a forged one for nothing", arguments: [true, false])
     func theTokenOfARetryExpires(forged: Bool) throws {
         let world = try EngineWorld { server, _ in server.retryThreshold = 0 }

@@ -30,6 +30,28 @@ import Testing
         #expect(client.packetsSent > 20)
     }
 
+    @Test("times that are longer than any are without an end") func timesWithoutAnEnd() throws {
+        for longest in [QUICDuration.seconds(.max), .milliseconds(.max), .microseconds(.max)] {
+            #expect(longest == .nanoseconds(.max))
+        }
+        #expect(QUICDuration.seconds(18_446_744_073).nanoseconds == 18_446_744_073_000_000_000)
+        let world = try EngineWorld { server, client in
+            server.transport.maxIdleTimeout = .seconds(.max)
+            server.transport.handshakeTimeout = .seconds(.max)
+            server.transport.keepAliveInterval = .seconds(.max)
+            client.transport = server.transport
+        }
+        let (client, server) = try world.connected()
+        world.simulation.run(for: .seconds(60))
+        let (fromClient, fromServer) = (client.packetsSent, server.packetsSent)
+        world.simulation.run(for: .seconds(86_400))
+        #expect(!client.isClosed && !server.isClosed)
+        #expect(client.packetsSent == fromClient && server.packetsSent == fromServer)
+        world.clientConfiguration.transport.initialRTT = .seconds(.max)
+        let error = #expect(throws: QUICError.self) { try world.connect() }
+        #expect(error?.code == .invalidConfiguration)
+    }
+
     @Test("a handshake nobody answers times out") func aHandshakeNobodyAnswersTimesOut() throws {
         let world = try EngineWorld()
         world.network.setBlackhole(EngineWorld.serverAddress, true)
