@@ -90,6 +90,31 @@ struct PartsTests {
         #expect(try await refusing.next() == 5)
     }
 
+    @Test("Takers of a mailbox that were cancelled don't pile up behind one that waits")
+    func cancelledTakers() async throws {
+        let mailbox = Mailbox<Int>(limit: 1, policy: .refuse)
+        /// Takes, and waits by the time this returns.
+        func taker() async -> Task<Int?, any Error> {
+            let before = mailbox.takerCount
+            let task = Task { try await mailbox.next() }
+            while mailbox.takerCount == before { await Task.yield() }
+            return task
+        }
+        let first = await taker()
+        for _ in 0..<1000 {
+            let cancelled = await taker()
+            cancelled.cancel()
+            await #expect(throws: CancellationError.self) { _ = try await cancelled.value }
+        }
+        #expect((1...16).contains(mailbox.takerCount))
+        let second = await taker()
+        #expect(mailbox.put(1) == .taken)
+        #expect(mailbox.put(2) == .taken)
+        #expect(try await first.value == 1)
+        #expect(try await second.value == 2)
+        #expect(mailbox.takerCount == 0)
+    }
+
     @Test("A queue between loops is bounded")
     func handover() throws {
         let queue = HandoverQueue(eventLoop: MultiThreadedEventLoopGroup.singleton.next()) {}

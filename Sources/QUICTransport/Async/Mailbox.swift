@@ -14,8 +14,12 @@ final class Mailbox<Element: Sendable>: Sendable {
         var size = 0
         var recorded = 0
         var waiters = Deque<Waiter<Element?>>()
+        /// With so many takers those that were cancelled are looked for.
+        var fullHouse = Mailbox.fewTakers
         var isFinished = false
     }
+
+    private static var fewTakers: Int { 16 }
 
     let limit: Int
     private let policy: Policy
@@ -43,6 +47,9 @@ final class Mailbox<Element: Sendable>: Sendable {
         state.withLock { $0.recorded > 0 && ($0.size == 0 || $0.recorded - $0.size >= Self.recordedWithin) }
     }
     private static var recordedWithin: Int { 64 << 10 }
+
+    /// Takers that are known, some that were cancelled among them.
+    var takerCount: Int { state.withLock { $0.waiters.count } }
 
     @discardableResult
     func put(_ element: Element) -> Put {
@@ -102,8 +109,11 @@ final class Mailbox<Element: Sendable>: Sendable {
                     return .some(.some(first))
                 }
                 if state.isFinished { return waiter.claim() ? .some(.some(nil)) : .none }
-                // Takers that were cancelled leave, wherever they stand among those who are usually few.
-                if let first = state.waiters.first, !first.isWaiting { state.waiters.removeAll { !$0.isWaiting } }
+                // Takers that were cancelled leave, wherever they stand.
+                if state.waiters.count >= state.fullHouse {
+                    state.waiters.removeAll { !$0.isWaiting }
+                    state.fullHouse = max(2 * state.waiters.count, Self.fewTakers)
+                }
                 state.waiters.append(waiter)
                 return .none
             }
