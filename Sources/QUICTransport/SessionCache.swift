@@ -64,17 +64,15 @@ extension SessionCache {
 public final class InMemorySessionCache: SessionCache {
     private struct State {
         var sessions: [SessionCacheKey: CachedSession] = [:]
+        /// The one stored longest ago first.
         var order: [SessionCacheKey] = []
     }
 
     private let capacity: Int
     private let state = Mutex(State())
 
-    /// An empty cache.
-    public init(capacity: Int = 256) {
-        precondition(capacity > 0, "a cache holds at least one session")
-        self.capacity = capacity
-    }
+    /// An empty cache. One for no servers keeps nothing.
+    public init(capacity: Int = 256) { self.capacity = capacity }
 
     public func session(for key: SessionCacheKey) -> CachedSession? {
         state.withLock { $0.sessions[key] }
@@ -103,13 +101,14 @@ public final class InMemorySessionCache: SessionCache {
     }
 
     private func update(_ key: SessionCacheKey, _ change: (inout CachedSession) -> Void) {
+        guard capacity > 0 else { return }
         state.withLock { state in
-            if state.sessions[key] == nil {
-                if state.order.count >= capacity {
-                    state.sessions[state.order.removeFirst()] = nil
-                }
-                state.order.append(key)
+            if let place = state.order.firstIndex(of: key) {
+                state.order.remove(at: place)
+            } else if state.order.count >= capacity {
+                state.sessions[state.order.removeFirst()] = nil
             }
+            state.order.append(key)
             change(&state.sessions[key, default: CachedSession()])
         }
     }

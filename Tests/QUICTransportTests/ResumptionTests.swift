@@ -442,8 +442,15 @@ struct ResumptionTests {
         for (index, key) in keys.enumerated() { cache.store(addressToken: [UInt8(index)], for: key) }
         #expect(cache.session(for: keys[0]) == nil)
         #expect(cache.session(for: keys[2])?.addressToken == [2])
-        cache.remove(keys[2])
-        #expect(cache.session(for: keys[2]) == nil)
+        // A server that gave something new is none of long ago.
+        cache.store(addressToken: [7], for: keys[1])
+        cache.store(addressToken: [0], for: keys[0])
+        #expect(keys.map { cache.session(for: $0)?.addressToken } == [[0], [7], nil])
+        cache.remove(keys[1])
+        #expect(cache.session(for: keys[1]) == nil)
+        let none = InMemorySessionCache(capacity: 0)
+        none.store(addressToken: [1], for: keys[0])
+        #expect(none.session(for: keys[0]) == nil && none.takeAddressToken(for: keys[0]) == nil)
     }
 }
 
