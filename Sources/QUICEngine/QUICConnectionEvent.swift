@@ -104,7 +104,8 @@ public struct HandshakeInfo: Sendable, Hashable {
     public var resumed: Bool
     /// What became of 0-RTT data.
     public var earlyData: EarlyData
-    /// The peer's certificates in DER, leaf first; empty after a resumption, and on a server whose client showed none.
+    /// The peer's certificates in DER, leaf first. After a resumption a server has those that its client showed when it got the
+    /// ticket, verified anew, and a client may have none. Empty on a server whose client showed none.
     public var peerCertificates: [[UInt8]]
     /// The cipher suite's name, for logs.
     public var cipherSuite: String

@@ -22,6 +22,8 @@ public final class QUICClient: Sendable {
     private struct State {
         var loops: [ObjectIdentifier: LoopHandle] = [:]
         var isShutDown = false
+        /// That is done. The loops are asked for nothing more then: they may have been shut down, too.
+        var isOver = false
         var silences: [SessionCacheKey: Silence] = [:]
     }
 
@@ -261,14 +263,15 @@ public final class QUICClient: Sendable {
     ///   - reason: a text for their logs.
     ///   - timeout: sockets are closed so long after that in any case.
     public func shutdownGracefully(code: UInt64 = 0, reason: String = "", timeout: TimeAmount = .seconds(5)) async {
-        let all = state.withLock { state in
+        let all: [LoopHandle] = state.withLock { state in
             state.isShutDown = true
-            return Array(state.loops.values)
+            return state.isOver ? [] : Array(state.loops.values)
         }
         await withTaskGroup(of: Void.self) { group in
             for loop in all { group.addTask { await loop.drain(code: code, reason: reason, timeout: timeout) } }
         }
         for loop in all { await loop.closePorts() }
+        state.withLock { $0.isOver = true }
     }
 
     /// For tests: breaks every socket as a fatal send error would.

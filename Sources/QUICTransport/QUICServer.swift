@@ -4,6 +4,7 @@ public import Metrics
 public import NIOCore
 public import NIOPosix
 public import QUICEngine
+internal import Synchronization
 
 /// How a server's endpoint behaves.
 public struct QUICServerConfiguration: Sendable {
@@ -45,6 +46,8 @@ public final class QUICServer: Sendable {
     private let tls: TLSServerContext
     private let logger: Logger
     private let rotation: TicketRotation?
+    /// Its loops are asked for nothing more then: they may have been shut down, too.
+    private let isShutDown = Mutex(false)
 
     private init(
         localAddresses: [SocketAddress], loops: [LoopHandle], tls: TLSServerContext, logger: Logger,
@@ -196,6 +199,7 @@ public final class QUICServer: Sendable {
 
     /// Accepts no new connections from now on; those that live go on.
     public func stopAccepting() async {
+        guard !isShutDown.withLock({ $0 }) else { return }
         for loop in loops { await loop.stopAccepting() }
     }
 
@@ -210,6 +214,7 @@ public final class QUICServer: Sendable {
     public func shutdownGracefully(
         code: UInt64 = 0, reason: String = "", grace: TimeAmount = .zero, timeout: TimeAmount = .seconds(5)
     ) async {
+        guard !isShutDown.withLock({ $0 }) else { return }
         rotation?.end()
         await stopAccepting()
         await withTaskGroup(of: Void.self) { group in
@@ -219,6 +224,7 @@ public final class QUICServer: Sendable {
             for loop in loops { group.addTask { await loop.drain(code: code, reason: reason, timeout: timeout) } }
         }
         for loop in loops { await loop.closePorts() }
+        isShutDown.withLock { $0 = true }
     }
 
     /// For tests: breaks every socket as a fatal send error would.

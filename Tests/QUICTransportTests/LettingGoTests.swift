@@ -6,7 +6,7 @@ import Testing
 
 @testable import QUICTransport
 
-@Suite("What is let go of", .timeLimit(.minutes(1)))
+@Suite("What is let go of or shut down", .timeLimit(.minutes(1)))
 struct LettingGoTests {
     /// Binds a listener that nobody holds when this returns.
     private func bindAndLetGo(
@@ -53,5 +53,20 @@ struct LettingGoTests {
         await client.shutdownGracefully(timeout: .seconds(1))
         try await clientGroup.shutdownGracefully()
         try await serverGroup.shutdownGracefully()
+    }
+
+    @Test("What is shut down again is so at once, also when its event loops are no more")
+    func shutDownTwice() async throws {
+        let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+        let listener = try await QUICListener.bind(
+            addresses: [loopback()], configuration: serverConfiguration(), group: group)
+        let client = QUICClient()
+        _ = try await client.connect(to: listener, on: group.next())
+        await client.shutdownGracefully(timeout: .seconds(1))
+        await listener.shutdownGracefully(timeout: .seconds(1))
+        try await group.shutdownGracefully()
+        await client.shutdownGracefully()
+        await listener.stopAccepting()
+        await listener.shutdownGracefully()
     }
 }
