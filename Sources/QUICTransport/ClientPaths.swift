@@ -98,9 +98,7 @@ final class ClientPaths {
     }
 
     private func begin() {
-        let reachable = addresses.filter {
-            wanted == nil || wanted?.protocol == $0.protocol && wanted?.isWildcard == false
-        }
+        let reachable = addresses.filter { wanted == nil || wanted?.protocol == $0.protocol }
         let race = AddressRace(self, addresses: reachable, delay: attemptDelay)
         self.race = race
         open(towardNextOf: race) { result in
@@ -127,7 +125,7 @@ final class ClientPaths {
             // A port number can't be had twice: one that was asked for serves all attempts.
             if let wanted, wanted.port != 0, let current { return body(.success((remote, current))) }
             let local: SocketAddress
-            do { local = try wanted ?? LocalAddresses.toward(remote) } catch {
+            do { local = try source(toward: remote) } catch {
                 failure = error
                 continue
             }
@@ -144,6 +142,14 @@ final class ClientPaths {
                     ?? QUICTransportError(
                         .unreachable, "the host has no address of the local address's family",
                         advice: "Leave the local address out, or name one of the other family.")))
+    }
+
+    /// Where to send from: of a wildcard the port counts.
+    private func source(toward remote: SocketAddress) throws -> SocketAddress {
+        if let wanted, !wanted.isWildcard { return wanted }
+        var local = try LocalAddresses.toward(remote)
+        if let wanted { local.port = wanted.port }
+        return local
     }
 
     /// Binds a socket that the engine can tell from every other. Ports that lost their number to a rebinding keep their

@@ -89,7 +89,7 @@ public final class QUICClient: Sendable {
     ///   - host: a name or a numeric address; need not be the name that is verified.
     ///   - port: the server's UDP port.
     ///   - configuration: name, protocols, trust, settings.
-    ///   - localAddress: where to send from; nil lets the routing table choose.
+    ///   - localAddress: where to send from; nil lets the routing table choose, and a wildcard lets it choose a host of its family.
     ///   - eventLoop: the present loop.
     ///   - handler: gets the connection's events; kept until `closed`.
     public func connect(

@@ -229,6 +229,23 @@ struct HostAddressTests {
         }
     }
 
+    @Test("A wildcard to send from stands for a family and a port")
+    func fromWildcard() async throws {
+        try await withWorld(["::1", Self.live], deaf: ["::1"]) { world in
+            let reserved = try await DatagramBootstrap(group: world.loop).bind(host: Self.live, port: 0).get()
+            let port = try #require(reserved.localAddress?.port)
+            try await reserved.close()
+            try await world.withClient(delay: Self.never) { client in
+                let connection = try await world.connect(client, from: loopback("0.0.0.0", port: port))
+                try await connection.roundTrip()
+                #expect(try await connection.localAddress() == loopback(port: port))
+                #expect(world.deaf["::1"]?.heard == 0)
+                connection.close()
+                _ = try await connection.closed()
+            }
+        }
+    }
+
     @Test("The address that answers may speak another version")
     func versionNegotiation() async throws {
         let dead = "127.0.0.2"

@@ -318,7 +318,7 @@ extension QUICClient {
     ///   - host: a name or a numeric address; the name that is verified is `configuration.serverName`.
     ///   - port: the server's UDP port.
     ///   - configuration: name, protocols, trust, settings. Its own ticket goes before that of the session cache.
-    ///   - localAddress: where to send from; nil lets the routing table choose.
+    ///   - localAddress: where to send from; nil lets the routing table choose, and a wildcard lets it choose a host of its family.
     ///   - returnsEarly: return as soon as 0-RTT data can be sent, if a ticket allows that. What is sent before
     ///     ``QUICConnection/handshake()`` returned may be repeated by an attacker, and the server is not yet known to
     ///     be the right one.
