@@ -1,9 +1,9 @@
 import LonglineTestKit
 import NIOCore
 import NIOPosix
-import QUICEngine
 import Testing
 
+@testable import QUICEngine
 @testable import QUICTransport
 
 /// The end of a connection whose congestion window holds data back, over a path of 100 ms each way.
@@ -101,6 +101,35 @@ struct ClosingTests {
                 #expect(received == pattern(100_000))
                 #expect(ended == (finishes ? nil : .connectionClosed))
             }
+        }
+    }
+
+    @Test("What was delivered before the connection closed is so after it, also if nobody had asked")
+    func deliveredBeforeTheEnd() async throws {
+        let hold: @Sendable (QUICConnection) async throws -> Void = { connection in
+            var held: [QUICStream] = []
+            for try await stream in connection.inboundStreams { held.append(stream) }
+            withExtendedLifetime(held) {}
+        }
+        try await withPair(serve: hold) { client, listener, loop in
+            let connection = try await client.connect(to: listener, on: loop)
+            let twoWays = try await connection.openStream()
+            let oneWay = try await connection.openStream(bidirectional: false)
+            let unfinished = try await connection.openStream()
+            for stream in [twoWays, oneWay] { try await stream.send(pattern(1000)) }
+            try await unfinished.write(ByteBuffer(bytes: [1]))
+            let (first, second) = (twoWays.id, oneWay.id)
+            // The engine forgets the one that goes one way.
+            while try await !connection.call({ state in
+                guard let engine = state.connection?.engine else { return false }
+                return engine.streams[first]?.isDelivered == true && engine.streams[second] == nil
+            }) { await Task.yield() }
+            connection.close()
+            _ = try await connection.closed()
+            try await twoWays.delivered()
+            try await oneWay.delivered()
+            let error = await #expect(throws: QUICTransportError.self) { try await unfinished.delivered() }
+            #expect(error?.code == .connectionClosed)
         }
     }
 

@@ -28,7 +28,6 @@ final class AsyncStreamState {
     private var lastReadWasEarly = false
     /// Those who wait until the peer has everything.
     private var deliveryWaiters: [Waiter<Void>] = []
-    private var isDelivered = false
     /// The engine took no more of what was written, or not the end behind it.
     private var lostWrites = false
 
@@ -228,7 +227,7 @@ final class AsyncStreamState {
 
     func waitDelivered(_ waiter: Waiter<Void>, _ connection: QUICLoopConnection) {
         drain(connection)
-        if isDelivered { return waiter.finish(.success(())) }
+        if handover.isDelivered { return waiter.finish(.success(())) }
         if let end = handover.writeEnd, end != StreamHandover.finished { return waiter.finish(.failure(end)) }
         do throws(QUICError) {
             if try connection.notifyDelivery(of: id) {
@@ -248,7 +247,7 @@ final class AsyncStreamState {
     }
 
     func wasDelivered() {
-        isDelivered = true
+        handover.setDelivered()
         for waiter in deliveryWaiters { waiter.finish(.success(())) }
         deliveryWaiters.removeAll()
     }
@@ -313,8 +312,16 @@ final class AsyncStreamState {
 
     func fail(_ error: QUICTransportError, _ connection: QUICLoopConnection) {
         endReading(error, of: connection)
+        if isKnownToBeDelivered(connection) { wasDelivered() }
         if handover.writeEnd == nil || writer != nil { endWriting(error) }
         failDelivery(error)
+    }
+
+    /// Whether the engine, which goes, has learnt that the peer has everything, and nobody had asked.
+    private func isKnownToBeDelivered(_ connection: QUICLoopConnection) -> Bool {
+        guard handover.writeEnd == StreamHandover.finished, !owesWrites, !lostWrites else { return false }
+        // It forgets a stream whose two directions are done.
+        return isClosed || (try? connection.engine?.notifyDelivery(of: id)) ?? false
     }
 
     /// Takes what came before the connection closed out of the engine, which goes.

@@ -90,13 +90,15 @@ public final class QUICStream: Sendable {
     }
 
     /// Waits until the peer's QUIC stack has acknowledged everything that was written, and the end that ``finish()`` put behind
-    /// it: at least a round trip. A close of the connection takes back nothing of that; whether the peer's application has read
-    /// it is for the application's own protocol to say.
+    /// it: at least a round trip. A close of the connection takes back nothing of that, and what was acknowledged by then is told
+    /// behind it, too; whether the peer's application has read it is for the application's own protocol to say.
     /// - Throws: ``QUICTransportError`` (`stopSending`, `streamState` where the stream was reset, `connectionClosed`), or
     ///   `CancellationError`.
     public func delivered() async throws {
-        let id = self.id
-        try await connection.wait { $0.waitDelivered(id, $1) }
+        let (id, handover) = (self.id, self.handover)
+        try await connection.wait { (state, waiter: Waiter<Void>) in
+            if handover.isDelivered { waiter.finish(.success(())) } else { state.waitDelivered(id, waiter) }
+        }
     }
 
     /// Changes when the stream may send, among those of its connection that have something to send.

@@ -44,6 +44,8 @@ final class StreamHandover: Sendable {
         /// A write waits on the loop for room.
         var writerWaits = false
         var writeEnd: QUICTransportError?
+        /// The peer has everything that was written, and the end.
+        var isDelivered = false
         var reader: Waiter<ByteBuffer?>?
         /// The engine has bytes or the end.
         var loopHasMore = false
@@ -147,6 +149,10 @@ final class StreamHandover: Sendable {
             state.credit = 0
         }
     }
+
+    /// Whether the peer is known to have everything that was written, and the end. That stays so when the connection goes.
+    var isDelivered: Bool { state.withLock(\.isDelivered) }
+    func setDelivered() { state.withLock { $0.isDelivered = true } }
 
     func setWriterWaits(_ waits: Bool) { state.withLock { $0.writerWaits = waits } }
 
