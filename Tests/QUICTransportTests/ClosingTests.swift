@@ -133,6 +133,34 @@ struct ClosingTests {
         }
     }
 
+    @Test("What the handshake agreed on is known after the end, too, and nothing of one that failed")
+    func handshakeAfterTheEnd() async throws {
+        let known = Mailbox<Result<String, any Error>>(limit: 2, policy: .refuse)
+        let serve: @Sendable (QUICConnection) async throws -> Void = { connection in
+            _ = try await connection.closed()
+            do {
+                known.put(.success(try await connection.handshake().applicationProtocol ?? ""))
+            } catch {
+                known.put(.failure(error))
+            }
+        }
+        try await withPair(yieldsEarly: true, serve: serve) { client, listener, loop in
+            let connection = try await client.connect(to: listener, on: loop)
+            connection.close()
+            _ = try await connection.closed()
+            #expect(try await connection.handshake().applicationProtocol == protocolName)
+            #expect(try await known.next()?.get() == protocolName)
+            var stranger = clientConfiguration()
+            stranger.verification = .pinnedPublicKey(sha256: [[UInt8](repeating: 0, count: 32)])
+            await #expect(throws: QUICTransportError.self) {
+                _ = try await client.connect(to: listener, stranger, on: loop)
+            }
+            let failed = try await known.next()
+            let error = #expect(throws: QUICTransportError.self) { _ = try failed?.get() }
+            #expect(error?.code == .connectionClosed)
+        }
+    }
+
     @Test("A client that was shut down connects no more, and says so")
     func afterShutdown() async throws {
         try await withPair(serve: echo) { client, listener, loop in

@@ -25,7 +25,8 @@ final class AsyncConnectionState: QUICConnectionHandler {
     private var closeWaiters: [Waiter<QUICCloseReason>] = []
     private var handshakeWaiters: [Waiter<HandshakeInfo>] = []
     private var closeReason: QUICCloseReason?
-    private var isEstablished = false
+    /// nil until it is complete.
+    private var handshake: HandshakeInfo?
     private var earlyDataPossible = false
     private let readiness: Readiness
 
@@ -55,7 +56,7 @@ final class AsyncConnectionState: QUICConnectionHandler {
             succeedReady { $0 == .earlyData }
             openMore()
         case .handshakeCompleted(let info):
-            isEstablished = true
+            handshake = info
             becomeReady()
             succeedReady { _ in true }
             for waiter in handshakeWaiters { waiter.finish(.success(info)) }
@@ -141,13 +142,13 @@ final class AsyncConnectionState: QUICConnectionHandler {
 
     func waitReady(_ readiness: Readiness, _ waiter: Waiter<Void>) {
         if let closeReason { return waiter.finish(.failure(QUICTransportError.connectFailed(closeReason))) }
-        if isEstablished || (readiness == .earlyData && earlyDataPossible) { return waiter.finish(.success(())) }
+        if handshake != nil || (readiness == .earlyData && earlyDataPossible) { return waiter.finish(.success(())) }
         readyWaiters.append((readiness, waiter))
     }
 
     func waitHandshake(_ waiter: Waiter<HandshakeInfo>) {
+        if let handshake { return waiter.finish(.success(handshake)) }
         if let closeReason { return waiter.finish(.failure(QUICTransportError.closed(closeReason))) }
-        if let info = connection?.handshake { return waiter.finish(.success(info)) }
         handshakeWaiters.append(waiter)
     }
 

@@ -96,8 +96,8 @@ public final class QUICConnection: Sendable {
 
     // MARK: The connection
 
-    /// What the handshake agreed on, once it is complete.
-    /// - Throws: ``QUICTransportError``, or `CancellationError`.
+    /// What the handshake agreed on, once it is complete; also after the end.
+    /// - Throws: ``QUICTransportError`` where the connection ended before, or `CancellationError`.
     public func handshake() async throws -> HandshakeInfo {
         try await wait { $0.waitHandshake($1) }
     }
