@@ -52,7 +52,10 @@ public final class QLogDirectory: Sendable {
         }
         guard isAllowed else { return nil }
         let name = "\(subject.originalDestinationIDText)_\(subject.isServer ? "server" : "client").sqlog"
-        guard let file = TraceFile(path: "\(path)/\(name)", limit: maxFileSize) else { return nil }
+        guard let file = TraceFile(path: "\(path)/\(name)", limit: maxFileSize) else {
+            made.withLock { $0 -= 1 }
+            return nil
+        }
         return { bytes, isLast in file.take(bytes, isLast: isLast) }
     }
 }

@@ -5,10 +5,10 @@ import Metrics
 import MetricsTestKit
 import NIOCore
 import NIOPosix
-import QUICEngine
 import Synchronization
 import Testing
 
+@testable import QUICEngine
 @testable import QUICTransport
 
 @Suite("What an application can ask for", .timeLimit(.minutes(1)))
@@ -87,6 +87,18 @@ struct FeatureTests {
             }
         }
         #expect(throws: QUICTransportError.self) { try QLogDirectory(path: "/proc/none/here") }
+    }
+
+    @Test("A trace whose file can't be made takes no other's place")
+    func qlogWithoutFile() throws {
+        let path = FileManager.default.temporaryDirectory.appendingPathComponent("longline-\(UUID().uuidString)").path
+        defer { try? FileManager.default.removeItem(atPath: path) }
+        let log = try QLogDirectory(path: path, maxFiles: 1).log
+        func isWritten(_ id: UInt8) -> Bool { log(QLogSubject(originalDestinationID: [id], isServer: true)) != nil }
+        #expect(FileManager.default.createFile(atPath: "\(path)/01_server.sqlog", contents: nil))
+        #expect(!isWritten(1))
+        #expect(isWritten(2))
+        #expect(!isWritten(3))
     }
 
     @Test("Counters reach swift-metrics, by role")
