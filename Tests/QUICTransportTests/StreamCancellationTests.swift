@@ -94,6 +94,47 @@ struct StreamCancellationTests {
         }
     }
 
+    @Test("Those who wait for a stream get theirs in the order in which they asked, each kind by itself")
+    func openInOrder() async throws {
+        let configuration = try serverConfiguration {
+            $0.maxBidirectionalStreams = 1
+            $0.maxUnidirectionalStreams = 1
+        }
+        try await withPair(configuration: configuration) { connection in
+            for try await stream in connection.inboundStreams {
+                _ = try await stream.collect()
+                if stream.id.isBidirectional { try await stream.finish() }
+            }
+        } body: { client, listener, loop in
+            let connection = try await client.connect(to: listener, on: loop)
+            let kinds = [true, false]
+            var held: [QUICStream] = []
+            for kind in kinds { held.append(try await connection.openStream(bidirectional: kind)) }
+            var asking: [Task<QUICStreamID, any Error>] = []
+            for number in 0..<12 {
+                asking.append(
+                    Task {
+                        let stream = try await connection.openStream(bidirectional: kinds[number % 2])
+                        try await stream.send([1])
+                        if stream.id.isBidirectional { _ = try await stream.collect() }
+                        return stream.id
+                    })
+                while await connection.waiterCount() <= number { await Task.yield() }
+            }
+            // One of each kind is gone before its turn.
+            for number in 2...3 { asking[number].cancel() }
+            for stream in held { try await stream.finish() }
+            var ids: [QUICStreamID] = []
+            for (number, task) in asking.enumerated() where !(2...3).contains(number) {
+                ids.append(try await task.value)
+            }
+            for kind in kinds {
+                let ordinals = ids.filter { $0.isBidirectional == kind }.map(\.ordinal)
+                #expect(ordinals == [1, 2, 3, 4, 5])
+            }
+        }
+    }
+
     @Test("An open that is cancelled takes no stream, and nothing is left of those who wait no more")
     func cancelledOpen() async throws {
         let streams = Mailbox<QUICStreamID>(limit: 100, policy: .refuse)

@@ -16,8 +16,9 @@ final class AsyncConnectionState: QUICConnectionHandler {
     var onReady: (() -> Void)?
 
     private var streams: [QUICStreamID: AsyncStreamState] = [:]
-    private typealias Opener = (bidirectional: Bool, priority: StreamPriority, waiter: Waiter<OpenedStream>)
-    private var openers: [Opener] = []
+    private typealias Opener = (priority: StreamPriority, waiter: Waiter<OpenedStream>)
+    /// Those who wait for a stream, by whether it is bidirectional. There may be thousands: only those are looked at whose turn it is.
+    private var openers: [Bool: Deque<Opener>] = [:]
     /// Those who wait to hear what became of a datagram. Numbers start at 1: nobody waits for 0.
     private var datagramWaiters: [UInt64: Waiter<DatagramOutcome>] = [:]
     private var lastDatagramID: UInt64 = 0
@@ -78,7 +79,7 @@ final class AsyncConnectionState: QUICConnectionHandler {
         case .streamClosed(let stream):
             streams[stream]?.closed(connection)
             forgetIfReleased(stream)
-        case .streamsAvailable: openMore()
+        case .streamsAvailable(let bidirectional): openMore(bidirectional: bidirectional)
         case .datagram(let bytes, let isEarly):
             if datagrams.put(QUICDatagram(bytes: ByteBuffer(bytes: bytes), isEarly: isEarly)) == .tookOldestsPlace {
                 connection.driver.datagramsNotTaken += 1
@@ -119,7 +120,7 @@ final class AsyncConnectionState: QUICConnectionHandler {
             for stream in streams.values { stream.fail(error, connection) }
         }
         streams.removeAll()
-        for opener in openers { opener.waiter.finish(.failure(error)) }
+        for opener in openers.values.joined() { opener.waiter.finish(.failure(error)) }
         openers.removeAll()
         for entry in readyWaiters { entry.waiter.finish(.failure(QUICTransportError.connectFailed(reason))) }
         readyWaiters.removeAll()
@@ -200,13 +201,13 @@ final class AsyncConnectionState: QUICConnectionHandler {
 
     func open(bidirectional: Bool, priority: StreamPriority, _ waiter: Waiter<OpenedStream>) {
         if let closeReason { return waiter.finish(.failure(QUICTransportError.closed(closeReason))) }
-        openers.append((bidirectional, priority, waiter))
-        openMore()
+        openers[bidirectional, default: Deque()].append((priority, waiter))
+        openMore(bidirectional: bidirectional)
     }
 
     /// Tasks that were cancelled wait for nothing any more.
     func forgetCancelled() {
-        openers.removeAll { !$0.waiter.isWaiting }
+        for kind in openers.keys { openers[kind]?.removeAll { !$0.waiter.isWaiting } }
         readyWaiters.removeAll { !$0.waiter.isWaiting }
         closeWaiters.removeAll { !$0.isWaiting }
         handshakeWaiters.removeAll { !$0.isWaiting }
@@ -217,39 +218,44 @@ final class AsyncConnectionState: QUICConnectionHandler {
     var streamCount: Int { streams.count }
 
     /// How many tasks wait for a stream, the handshake or the end.
-    var waiterCount: Int { openers.count + readyWaiters.count + closeWaiters.count + handshakeWaiters.count }
+    var waiterCount: Int {
+        openers.values.reduce(0) { $0 + $1.count } + readyWaiters.count + closeWaiters.count + handshakeWaiters.count
+    }
+
+    private func openMore() {
+        for bidirectional in [true, false] { openMore(bidirectional: bidirectional) }
+    }
 
     /// Opens streams for those who wait, first come first served within each kind.
-    private func openMore() {
+    private func openMore(bidirectional: Bool) {
         guard let connection else { return }
-        var waiting: [Opener] = []
-        var exhausted: Set<Bool> = []
-        for opener in openers where opener.waiter.isWaiting {
-            guard !exhausted.contains(opener.bidirectional) else {
-                waiting.append(opener)
+        while let opener = openers[bidirectional]?.first {
+            guard opener.waiter.isWaiting else {
+                openers[bidirectional]?.removeFirst()
                 continue
             }
             // Claimed only with a stream in hand: a stream that nobody waits for would be lost.
             do throws(QUICError) {
-                guard let stream = try connection.openStream(bidirectional: opener.bidirectional) else {
-                    exhausted.insert(opener.bidirectional)
-                    waiting.append(opener)
-                    continue
-                }
-                if opener.waiter.claim() {
-                    let state = AsyncStreamState(id: stream, connection: connection)
-                    streams[stream] = state
-                    if opener.priority != .standard { connection.setPriority(opener.priority, of: stream) }
-                    opener.waiter.resume(with: .success(state.opened))
-                } else {
-                    connection.reset(stream, code: 0)
-                    if stream.isBidirectional { connection.stopSending(stream, code: 0) }
-                }
+                guard let stream = try connection.openStream(bidirectional: bidirectional) else { return }
+                openers[bidirectional]?.removeFirst()
+                give(stream, to: opener, on: connection)
             } catch {
+                openers[bidirectional]?.removeFirst()
                 opener.waiter.finish(.failure(QUICTransportError(error)))
             }
         }
-        openers = waiting
+    }
+
+    private func give(_ stream: QUICStreamID, to opener: Opener, on connection: QUICLoopConnection) {
+        guard opener.waiter.claim() else {
+            connection.reset(stream, code: 0)
+            if stream.isBidirectional { connection.stopSending(stream, code: 0) }
+            return
+        }
+        let state = AsyncStreamState(id: stream, connection: connection)
+        streams[stream] = state
+        if opener.priority != .standard { connection.setPriority(opener.priority, of: stream) }
+        opener.waiter.resume(with: .success(state.opened))
     }
 
     /// What a read gets without waiting; nil: it must wait, or get what the stream's handover has.
