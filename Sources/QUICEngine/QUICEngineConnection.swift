@@ -132,7 +132,8 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
     private var expiryHandled: QUICInstant?
     /// `close` was called; what is buffered goes out as far as it may, then CONNECTION_CLOSE.
     @exclusivity(unchecked) var pendingClose: (code: UInt64, reason: String, at: QUICInstant)?
-    @exclusivity(unchecked) var closeReason: QUICCloseReason? { didSet { isClosed = true } }
+    /// Why it is closed, which the event `closed` tells behind those that came before; nil while it lives.
+    @exclusivity(unchecked) public internal(set) var closeReason: QUICCloseReason? { didSet { isClosed = true } }
 
     @exclusivity(unchecked) var bytesSent: UInt64 = 0
     @exclusivity(unchecked) var packetsSent: UInt64 = 0

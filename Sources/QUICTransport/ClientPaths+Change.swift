@@ -94,7 +94,7 @@ extension ClientPaths {
             driver.needsTick()
         } catch {
             goBack()
-            change.promise?.fail(QUICTransportError(error))
+            change.promise?.fail(connection.worded(error))
             driver.remove(port)
         }
     }

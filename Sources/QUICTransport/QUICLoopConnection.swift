@@ -403,6 +403,14 @@ public final class QUICLoopConnection {
         driver.logger.debug(message(), metadata: logMetadata.merging(more()) { $1 })
     }
 
+    /// The transport's error for the engine's. One that is closed is ahead of its last event.
+    func worded(_ error: QUICError) -> QUICTransportError {
+        guard error.code == .closed, let reason = closeReason ?? engine?.closeReason else {
+            return QUICTransportError(error)
+        }
+        return .closed(reason)
+    }
+
     func live() throws(QUICError) -> QUICEngineConnection? {
         guard !isOver else {
             throw QUICError(.closed, "the connection is closed", advice: "Connect again if the work isn't done.")

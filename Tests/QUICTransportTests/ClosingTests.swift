@@ -133,6 +133,44 @@ struct ClosingTests {
         }
     }
 
+    @Test("A call between a close and its event hears that the connection is closed, and why")
+    func callsBetween() async throws {
+        let bytes = ByteBuffer(bytes: [2])
+        try await expectClosed { (state, _, waiter: Waiter<OpenedStream>) in
+            state.open(bidirectional: true, priority: .standard, waiter)
+        }
+        try await expectClosed { (state, stream, waiter: Waiter<Void>) in state.write(bytes, to: stream, waiter) }
+        try await expectClosed { (state, _, waiter: Waiter<DatagramOutcome>) in
+            state.deliverDatagram(bytes, lifetime: nil, waiter)
+        }
+        try await expectClosed { (state, _, waiter: Waiter<[UInt8]>) in
+            do {
+                waiter.finish(.success(try state.exportKeyingMaterial(label: "test", context: [], count: 16)))
+            } catch {
+                waiter.finish(.failure(error))
+            }
+        }
+    }
+
+    /// Closes and makes a call in one turn of the loop; the event comes with its next one.
+    private func expectClosed<Value: Sendable>(
+        _ call: @escaping @Sendable (AsyncConnectionState, QUICStreamID, Waiter<Value>) -> Void
+    ) async throws {
+        try await withPair(serve: echo) { client, listener, loop in
+            let connection = try await client.connect(to: listener, on: loop)
+            let stream = try await connection.openStream()
+            let id = stream.id
+            let error = await #expect(throws: QUICTransportError.self) {
+                _ = try await connection.wait { (state, waiter: Waiter<Value>) in
+                    state.connection?.close(code: 3, reason: "enough")
+                    call(state, id, waiter)
+                }
+            }
+            #expect(error?.code == .connectionClosed)
+            #expect(error?.closeReason == .localApplication(code: 3, reason: "enough"))
+        }
+    }
+
     @Test("What the handshake agreed on is known after the end, too, and nothing of one that failed")
     func handshakeAfterTheEnd() async throws {
         let known = Mailbox<Result<String, any Error>>(limit: 2, policy: .refuse)

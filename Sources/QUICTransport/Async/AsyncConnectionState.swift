@@ -163,7 +163,7 @@ final class AsyncConnectionState: QUICConnectionHandler {
         do throws(QUICError) {
             return try connection.exportKeyingMaterial(label: label, context: context, count: count)
         } catch {
-            throw QUICTransportError(error)
+            throw connection.worded(error)
         }
     }
 
@@ -172,7 +172,7 @@ final class AsyncConnectionState: QUICConnectionHandler {
         do throws(QUICError) {
             return try connection.sendDatagram(bytes, id: id, lifetime: lifetime)
         } catch {
-            throw QUICTransportError(error)
+            throw connection.worded(error)
         }
     }
 
@@ -240,8 +240,10 @@ final class AsyncConnectionState: QUICConnectionHandler {
                 openers[bidirectional]?.removeFirst()
                 give(stream, to: opener, on: connection)
             } catch {
+                // Its last event is on the way and says why, unless another attempt takes the place of this one.
+                if error.code == .closed { return }
                 openers[bidirectional]?.removeFirst()
-                opener.waiter.finish(.failure(QUICTransportError(error)))
+                opener.waiter.finish(.failure(connection.worded(error)))
             }
         }
     }

@@ -86,7 +86,7 @@ final class AsyncStreamState {
                 // It was told while the read was on its way here.
                 handover.serve(waiter)
             } else {
-                waiter.finish(.failure(QUICTransportError(error)))
+                waiter.finish(.failure(connection.worded(error)))
             }
         }
     }
@@ -218,7 +218,7 @@ final class AsyncStreamState {
                 writer = pending
             } else {
                 handover.setWriterWaits(false)
-                pending.waiter.finish(.failure(QUICTransportError(error)))
+                pending.waiter.finish(.failure(connection.worded(error)))
             }
         }
     }
@@ -241,7 +241,7 @@ final class AsyncStreamState {
                 deliveryWaiters.append(waiter)
             } else {
                 // The engine forgets a stream whose two directions are done: this one ended well, or its end was told.
-                waiter.finish(isClosed && !lostWrites ? .success(()) : .failure(QUICTransportError(error)))
+                waiter.finish(isClosed && !lostWrites ? .success(()) : .failure(connection.worded(error)))
             }
         }
     }
