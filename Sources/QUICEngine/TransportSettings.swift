@@ -43,7 +43,8 @@ public struct TransportSettings: Sendable {
     public var maxIdleTimeout = QUICDuration.seconds(30)
     /// The time allowed for a handshake; 10 s. The connection ends then with ``QUICCloseReason/handshakeTimeout``.
     public var handshakeTimeout = QUICDuration.seconds(10)
-    /// After the handshake a PING is sent when nothing else was for this long; nil: never.
+    /// After the handshake a PING is sent when nothing else was for this long; nil or zero: never. To hold a connection it has to be
+    /// well below both sides' ``maxIdleTimeout``: the peer's isn't looked at.
     public var keepAliveInterval: QUICDuration?
     /// Bytes the peer may send on all streams together beyond what the application has read: 1 MiB, at most 2^40. At the
     /// limit the peer waits; one that sends more is closed with FLOW_CONTROL_ERROR (RFC 9000 section 4.1).

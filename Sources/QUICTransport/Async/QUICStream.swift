@@ -30,8 +30,8 @@ public final class QUICStream: Sendable {
     /// Takes the next bytes, as they came. What came before the connection closed can be read after that; the error, or the end if
     /// that came, too, lies behind it.
     /// - Returns: nil at the stream's end.
-    /// - Throws: ``QUICTransportError`` (`streamReset`, `connectionClosed`, `concurrentUse`), or `CancellationError`, after
-    ///   which reading can go on and nothing is lost.
+    /// - Throws: ``QUICTransportError`` (`streamReset`, `streamState` on a stream that only sends or that was stopped here,
+    ///   `connectionClosed`, `concurrentUse`), or `CancellationError`, after which reading can go on and nothing is lost.
     public nonisolated(nonsending) func read() async throws -> ByteBuffer? {
         if let result = connection.stateAtHand?.readAtOnce(id) { return try result.get() }
         return try await Waiter<ByteBuffer?>().wait { waiter in
