@@ -13,7 +13,7 @@ public struct QUICTransportError: Error, Sendable, Hashable, CustomStringConvert
         case resolveFailed
         /// Too many names wait for a resolver that doesn't answer.
         case resolverBusy
-        /// This machine has no route to the host.
+        /// This machine has no route to the host, or the host's addresses are none that anybody can answer from.
         case unreachable
         /// The connection couldn't be established; ``QUICTransportError/closeReason`` says why.
         case connectFailed
