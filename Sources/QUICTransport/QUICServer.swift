@@ -1,4 +1,5 @@
 internal import Dispatch
+internal import Glibc
 public import Logging
 public import Metrics
 public import NIOCore
@@ -137,10 +138,44 @@ public final class QUICServer: Sendable {
         }
     }
 
+    private typealias Wanted = (address: SocketAddress, fromWildcard: Bool)
+
+    private struct BindFailure: Error {
+        var address: SocketAddress
+        var cause: any Error
+        /// The system chose the port, for another address.
+        var portWasChosen: Bool
+
+        var isPortTaken: Bool { portWasChosen && (cause as? IOError)?.errnoCode == EADDRINUSE }
+    }
+
+    /// How often the system may choose a port that is another program's on one of the addresses.
+    private static let portTries = 8
+
     private static func bind(
-        _ wanted: [(address: SocketAddress, fromWildcard: Bool)], on loops: [LoopHandle], workerOffset: Int,
-        logger: Logger
+        _ wanted: [Wanted], on loops: [LoopHandle], workerOffset: Int, logger: Logger
     ) async throws -> [SocketAddress] {
+        var tries = 0
+        while true {
+            do throws(BindFailure) {
+                let bound = try await bindOnce(wanted, on: loops, workerOffset: workerOffset, logger: logger)
+                if !bound.isEmpty { return bound }
+            } catch {
+                tries += 1
+                if error.isPortTaken, tries < portTries { continue }
+                throw QUICTransportError(
+                    .bindFailed, "\(error.address) could not be bound", cause: SystemError.words(error.cause),
+                    advice: "Check that the address exists here and that nothing else uses the port.")
+            }
+            throw QUICTransportError(
+                .bindFailed, "no address could be bound", advice: "Name at least one local address.")
+        }
+    }
+
+    /// Nothing is bound where this fails.
+    private static func bindOnce(
+        _ wanted: [Wanted], on loops: [LoopHandle], workerOffset: Int, logger: Logger
+    ) async throws(BindFailure) -> [SocketAddress] {
         var bound: [SocketAddress] = []
         var chosenPort: Int?
         for (address, fromWildcard) in wanted {
@@ -148,34 +183,45 @@ public final class QUICServer: Sendable {
             if target.port == 0, let chosenPort { target.port = chosenPort }
             // A wildcard names it as well.
             if fromWildcard, bound.contains(target) { continue }
-            var taken: [LoopHandle] = []
+            let own: SocketAddress?
             do {
-                // The first loop finds the port, the others share it.
-                let group = loops.count > 1 ? SteeringGroup(workerOffset: workerOffset) : nil
-                for (index, loop) in loops.enumerated() {
-                    target = try await loop.bind(to: target, group: group, first: index == 0)
-                    taken.append(loop)
-                }
+                own = try await bind(
+                    target, mayBeGone: fromWildcard, on: loops, workerOffset: workerOffset, logger: logger)
             } catch {
-                // An interface that goes away while a wildcard is expanded is no reason to fail.
-                guard fromWildcard else {
-                    throw QUICTransportError(
-                        .bindFailed, "\(address) could not be bound", cause: SystemError.words(error),
-                        advice: "Check that the address exists here and that nothing else uses the port.")
-                }
-                logger.warning("an address is left out", metadata: ["address": "\(address)", "error": "\(error)"])
-                // Some loops may have it already, and would serve it without the others.
-                for loop in taken { await loop.closePort(at: target) }
-                continue
+                for address in bound { for loop in loops { await loop.closePort(at: address) } }
+                throw BindFailure(
+                    address: target, cause: error, portWasChosen: address.port == 0 && chosenPort != nil)
             }
-            if address.port == 0 { chosenPort = target.port }
-            bound.append(target)
-        }
-        guard !bound.isEmpty else {
-            throw QUICTransportError(
-                .bindFailed, "no address could be bound", advice: "Name at least one local address.")
+            guard let own else { continue }
+            if address.port == 0 { chosenPort = own.port }
+            bound.append(own)
         }
         return bound
+    }
+
+    /// Binds one address on every loop.
+    /// - Returns: nil: it went away while a wildcard was expanded, which is no reason to fail.
+    private static func bind(
+        _ address: SocketAddress, mayBeGone: Bool, on loops: [LoopHandle], workerOffset: Int, logger: Logger
+    ) async throws -> SocketAddress? {
+        var target = address
+        var taken: [LoopHandle] = []
+        do {
+            // The first loop finds the port, the others share it.
+            let group = loops.count > 1 ? SteeringGroup(workerOffset: workerOffset) : nil
+            for (index, loop) in loops.enumerated() {
+                target = try await loop.bind(to: target, group: group, first: index == 0)
+                taken.append(loop)
+            }
+            return target
+        } catch {
+            // Some loops may have it already, and would serve it without the others.
+            for loop in taken { await loop.closePort(at: target) }
+            let number = (error as? IOError)?.errnoCode
+            guard mayBeGone, number != EADDRINUSE, number != EACCES else { throw error }
+            logger.warning("an address is left out", metadata: ["address": "\(address)", "error": "\(error)"])
+            return nil
+        }
     }
 
     /// What was counted so far, over all loops.

@@ -1,3 +1,5 @@
+import CSendFaults
+import Glibc
 import NIOCore
 import NIOPosix
 import QUICEngine
@@ -94,6 +96,41 @@ struct FamilyTests {
         #expect(try await marks.next() == .transportCapableFlag0)
         await client.shutdownGracefully(timeout: .milliseconds(1))
         try await server.close()
+        try await group.shutdownGracefully()
+    }
+
+    @Test("A wildcard whose port another program has on one of its addresses is refused, and says why")
+    func wildcardInUse() async throws {
+        let group = MultiThreadedEventLoopGroup(numberOfThreads: 2)
+        let other = try await DatagramBootstrap(group: group).bind(host: "127.0.0.1", port: 0).get()
+        let port = try #require(other.localAddress?.port)
+        let error = await #expect(throws: QUICTransportError.self) {
+            _ = try await QUICListener.bind(
+                addresses: [loopback("0.0.0.0", port: port)], configuration: serverConfiguration(), group: group)
+        }
+        #expect(error?.code == .bindFailed)
+        #expect(error?.cause == String(cString: strerror(EADDRINUSE)))
+        try await other.close()
+        try await group.shutdownGracefully()
+    }
+
+    @Test("Where the port that the system chose is in use on the next address it chooses another")
+    func chosenPortInUse() async throws {
+        let group = MultiThreadedEventLoopGroup(numberOfThreads: 2)
+        let host = "127.0.0.89"
+        bind_faults_set(host, EADDRINUSE, 2)
+        let listener = try await QUICListener.bind(
+            addresses: [loopback(), loopback(host)], configuration: serverConfiguration(), group: group)
+        #expect(listener.localAddresses.compactMap(\.ipAddress) == ["127.0.0.1", host])
+        #expect(Set(listener.localAddresses.compactMap(\.port)).count == 1)
+        await listener.shutdownGracefully(timeout: .seconds(1))
+        bind_faults_set(host, EADDRINUSE, 100)
+        let error = await #expect(throws: QUICTransportError.self) {
+            _ = try await QUICListener.bind(
+                addresses: [loopback(), loopback(host)], configuration: serverConfiguration(), group: group)
+        }
+        bind_faults_set(host, EADDRINUSE, 0)
+        #expect(error?.code == .bindFailed)
         try await group.shutdownGracefully()
     }
 

@@ -94,9 +94,8 @@ struct PathTests {
             let connection = try await client.connect(to: listener, localAddress: loopback(host), on: loop)
             try await connection.roundTrip()
             let before = await connection.localAddress()
-            bind_faults_set(host, EMFILE)
+            bind_faults_set(host, EMFILE, 1)
             let error = await #expect(throws: QUICTransportError.self) { try await connection.rebind() }
-            bind_faults_set(host, 0)
             #expect(error?.code == .pathChangeFailed)
             #expect(error?.cause == String(cString: strerror(EMFILE)))
             try await connection.roundTrip()

@@ -26,7 +26,8 @@ void send_faults_set_each(uint16_t local_port, const int *errors, int count);
 /// Ends the fault. Returns how many calls it hit.
 int send_faults_clear(void);
 
-/// From now on no socket is bound to an IPv4 host in digits: `bind` fails with `error`; 0: it passes again. One host at most.
-void bind_faults_set(const char *host, int error);
+/// The next `count` sockets that are to be bound to an IPv4 host in digits are not: `bind` fails with `error`. Each test has a
+/// host of its own, of 16 at most.
+void bind_faults_set(const char *host, int error, int count);
 
 #endif
