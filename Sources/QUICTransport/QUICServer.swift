@@ -181,8 +181,9 @@ public final class QUICServer: Sendable {
         for (address, fromWildcard) in wanted {
             var target = address
             if target.port == 0, let chosenPort { target.port = chosenPort }
-            // A wildcard names it as well.
-            if fromWildcard, bound.contains(target) { continue }
+            // A wildcard names it as well, before or after.
+            let isOfWildcard = fromWildcard || wanted.contains { $0.fromWildcard && $0.address == address }
+            if isOfWildcard, bound.contains(target) { continue }
             let own: SocketAddress?
             do {
                 own = try await bind(

@@ -29,16 +29,17 @@ struct EndpointTests {
         }
     }
 
-    @Test("An address that a wildcard names once more is served all the same")
-    func namedTwice() async throws {
+    @Test("An address that a wildcard names once more is served all the same", arguments: [true, false])
+    func namedTwice(wildcardIsFirst: Bool) async throws {
         let group = MultiThreadedEventLoopGroup(numberOfThreads: 2)
         let first = try await QUICListener.bind(
             addresses: [loopback()], configuration: serverConfiguration(), group: group)
         let port = first.port
         await first.shutdownGracefully()
+        let addresses = [try loopback(port: port), try loopback("0.0.0.0", port: port)]
         let listener = try await QUICListener.bind(
-            addresses: [loopback(port: port), SocketAddress(ipAddress: "0.0.0.0", port: port)],
-            configuration: serverConfiguration(), group: group)
+            addresses: wildcardIsFirst ? addresses.reversed() : addresses, configuration: serverConfiguration(),
+            group: group)
         #expect(listener.localAddresses.filter { $0.ipAddress == "127.0.0.1" }.count == 1)
         try await meet(listener, group.next())
         await listener.shutdownGracefully()
