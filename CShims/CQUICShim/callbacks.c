@@ -134,7 +134,10 @@ static int on_stream_reset(ngtcp2_conn *conn, int64_t stream_id, uint64_t final_
     (void)stream_user_data;
     if (!llq_timer_admits(user_data, stream_id)) return NGTCP2_ERR_CALLBACK_FAILURE;
     llq_event event = {.kind = LLQ_EVENT_STREAM_RESET, .stream_id = stream_id, .value = code};
-    if (!llq_conn_has_stream(user_data, stream_id)) event.flags |= LLQ_FLAG_STILLBORN;
+    if (!llq_conn_has_stream(user_data, stream_id)) {
+        event.flags |= LLQ_FLAG_STILLBORN;
+        llq_timer_withhold(user_data, stream_id);
+    }
     llq_emit(user_data, &event);
     return 0;
 }
@@ -149,9 +152,15 @@ static int on_max_streams_uni(ngtcp2_conn *conn, uint64_t count, void *user_data
     return emit_stream(user_data, LLQ_EVENT_MAX_STREAMS_UNI, -1, count);
 }
 
+static int on_limit_bidi(ngtcp2_conn *conn, uint64_t limit, void *user_data) {
+    (void)conn;
+    llq_timer_note_limit(user_data, true, limit);
+    return 0;
+}
+
 static int on_limit_uni(ngtcp2_conn *conn, uint64_t limit, void *user_data) {
     (void)conn;
-    llq_timer_note_limit(user_data, limit);
+    llq_timer_note_limit(user_data, false, limit);
     return 0;
 }
 
@@ -302,6 +311,7 @@ void llq_fill_callbacks(ngtcp2_callbacks *c, bool is_server) {
     c->stream_reset = on_stream_reset;
     c->extend_max_local_streams_bidi = on_max_streams_bidi;
     c->extend_max_local_streams_uni = on_max_streams_uni;
+    c->extend_max_remote_streams_bidi = on_limit_bidi;
     c->extend_max_remote_streams_uni = on_limit_uni;
     c->extend_max_stream_data = on_max_stream_data;
     c->recv_stateless_reset = on_stateless_reset;

@@ -29,7 +29,8 @@ static llq_conn *allocate(const llq_owner *owner, bool is_server, const llq_sett
     conn->verify = tls->verify;
     conn->client_certificates = tls->client_certificates;
     conn->key_log = tls->key_log;
-    conn->timer.told = settings->max_streams_uni;
+    conn->timer.bidirectional.told = settings->max_streams_bidi;
+    conn->timer.unidirectional.told = settings->max_streams_uni;
     llq_guard_init(&conn->guard);
     // Without its name a server's certificate would be good for any.
     if (tls->server_name && !(conn->server_name = strdup(tls->server_name))) goto no_memory;

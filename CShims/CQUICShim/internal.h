@@ -91,11 +91,16 @@ typedef struct llq_path_alias {
     bool preferred_unused[2];
 } llq_path_alias;
 
+/// How many streams of one kind the peer may open: see loss_timer.c.
+typedef struct llq_stream_limit {
+    uint64_t surplus; // those that ngtcp2 allows the peer beyond what it was told
+    uint64_t told; // those that the peer was told it may open
+} llq_stream_limit;
+
 /// What makes ngtcp2 set its loss timer for every packet: see loss_timer.c.
 typedef struct llq_loss_timer {
     size_t untimed; // packets to come with an answer to PATH_CHALLENGE, at most
-    uint64_t surplus; // unidirectional streams that ngtcp2 allows the peer beyond what it was told
-    uint64_t told; // unidirectional streams that the peer was told it may open
+    llq_stream_limit bidirectional, unidirectional;
     bool is_due; // ngtcp2 has yet to write a raised limit
     bool is_packet_open; // more goes into the packet being written
     bool limit_broken; // the peer opened a stream of the surplus
@@ -207,8 +212,10 @@ void llq_timer_end(llq_conn *conn, ngtcp2_ssize result);
 void llq_timer_expect(llq_conn *conn, size_t count);
 /// The packet that begins next gets a frame that sets the timer.
 void llq_timer_request(llq_conn *conn);
-/// ngtcp2 writes this limit for the peer's unidirectional streams.
-void llq_timer_note_limit(llq_conn *conn, uint64_t limit);
+/// ngtcp2 writes this limit for the peer's streams.
+void llq_timer_note_limit(llq_conn *conn, bool bidirectional, uint64_t limit);
+/// ngtcp2 lets the peer open another stream in place of this one, of which the peer is not to know.
+void llq_timer_withhold(llq_conn *conn, int64_t stream_id);
 /// Takes what the peer is not to know from a packet about to be protected.
 void llq_timer_conceal(const llq_conn *conn, uint8_t *plaintext, size_t length);
 

@@ -10,6 +10,8 @@ public final class QUICSimulation {
         public var onEvent: ((QUICEngineConnection, QUICConnectionEvent) -> Void)?
         /// Whether it is switched off: it neither sends nor receives nor keeps time.
         public var isDown = false
+        /// Whether its events are taken. Until they are they wait, as behind handlers that are busy.
+        public var takesEvents = true
 
         init(endpoint: QUICEndpoint) { self.endpoint = endpoint }
     }
@@ -69,7 +71,7 @@ public final class QUICSimulation {
         while isBusy {
             isBusy = false
             for (_, host) in hosts where !host.isDown {
-                while let (connection, event) = host.endpoint.pollEvent() {
+                while host.takesEvents, let (connection, event) = host.endpoint.pollEvent() {
                     isBusy = true
                     host.onEvent?(connection, event)
                 }

@@ -81,13 +81,13 @@ extension QUICEngineConnection {
             joinedEnds.append(stream.id, in: packet)
             if let shim { llq_conn_tell_acknowledged(shim, 1) }
         case .streamReset(let id, let code, let stillborn):
-            // ngtcp2 reports one behind the end of a stream, too, which may be done and forgotten by now. What has come whole stays
-            // (RFC 9000 section 3.2): its end was told already, and would read as the end of less.
+            // Stillborn: ngtcp2 has no record of it, as it was reset before anything else of it came in. ngtcp2 reports one behind the end
+            // of a stream, too, which may be done and forgotten by now. What has come whole stays (RFC 9000 section 3.2): its end was
+            // told already, and would read as the end of less.
             guard let stream = streams[id] ?? (stillborn ? remoteStream(id) : nil), !stream.peerReset,
                 !stream.receiveBuffer.hasEnd
             else { return }
             stream.peerReset = true
-            stream.isStillborn = stillborn
             dropUnread(stream)
             emit(.streamReset(stream.id, code: code))
             if stream.sends, !stillborn { forgetIfDone(stream) } else { close(stream) }

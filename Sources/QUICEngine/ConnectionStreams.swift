@@ -309,17 +309,32 @@ extension QUICEngineConnection {
     func forgetIfDone(_ stream: EngineStream) {
         guard stream.isClosed, stream.isReadOut, streams.remove(stream) else { return }
         if context.sink === stream { context.sink = nil }
-        let isLocal = stream.id.isClientInitiated != isServer
-        if isLocal, stream.id.isBidirectional { openedStreams -= 1 }
-        guard let shim, !isLocal else { return }
-        if stream.id.isBidirectional { renewedStreams += 1 }
-        if !stream.id.isBidirectional, llq_conn_has_stream(shim, Int64(stream.id.rawValue)) != 0 {
+        guard isPeers(stream.id) else {
+            if stream.id.isBidirectional { openedStreams -= 1 }
+            return
+        }
+        if let shim, !stream.id.isBidirectional, llq_conn_has_stream(shim, Int64(stream.id.rawValue)) != 0 {
             peerStreamRecords += 1
         }
-        if !stream.isStillborn {
-            llq_conn_extend_max_streams(shim, stream.id.isBidirectional ? 1 : 0, 1)
-            endpoint.schedule(self)
-        }
+        if stream.closeWasTaken { renewCredit(of: stream.id) }
+    }
+
+    private func isPeers(_ stream: QUICStreamID) -> Bool { stream.isClientInitiated == isServer }
+
+    /// The owner takes the last event of a stream from the queue. The peer gets credit for another one no earlier: as many events wait
+    /// as its limits allow, and who resets what he opens is never ahead of the owner.
+    func closeIsTaken(of id: QUICStreamID) {
+        guard isPeers(id) else { return }
+        // Where it is known yet, its end is to be read first.
+        if let stream = streams[id] { stream.closeWasTaken = true } else { renewCredit(of: id) }
+    }
+
+    /// Lets the peer open another stream in place of one that is over.
+    private func renewCredit(of stream: QUICStreamID) {
+        guard let shim else { return }
+        if stream.isBidirectional { renewedStreams += 1 }
+        llq_conn_extend_max_streams(shim, stream.isBidirectional ? 1 : 0, 1)
+        endpoint.schedule(self)
     }
 
     private func afterCall() {

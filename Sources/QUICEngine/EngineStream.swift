@@ -44,13 +44,13 @@ final class EngineStream {
     @exclusivity(unchecked) var withheldWindow: UInt64 = 0
     @exclusivity(unchecked) var stopCode: UInt64?
     @exclusivity(unchecked) var peerReset = false
-    /// ngtcp2 has no record of it: it was reset by the peer before anything else of it came in.
-    @exclusivity(unchecked) var isStillborn = false
     /// `streamReadable` was reported and not yet answered by a read that emptied the buffer.
     @exclusivity(unchecked) var readableReported = false
 
     /// ngtcp2 has closed it.
     @exclusivity(unchecked) var isClosed = false
+    /// The owner has taken `streamClosed` from the queue of events.
+    @exclusivity(unchecked) var closeWasTaken = false
     /// 0-RTT was refused and the peer's limits don't allow it yet again.
     @exclusivity(unchecked) var awaitsReopening = false
 

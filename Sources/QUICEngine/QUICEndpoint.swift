@@ -5,7 +5,7 @@ import CQUICShim
 ///
 /// The owner's loop: for each datagram `receive`; at `nextDeadline` `handleDeadline`; then `pollEvent` until nil,
 /// reacting through the connections; then `pollTransmit` until nil; then `pollEvent` again, because writing can end a
-/// connection; then look at `nextDeadline`.
+/// connection, and `pollTransmit` behind what that gave; then look at `nextDeadline`.
 public final class QUICEndpoint: CustomReflectable {
     /// What was counted since the start.
     @exclusivity(unchecked) public internal(set) var counters = EndpointCounters()
@@ -245,10 +245,14 @@ public final class QUICEndpoint: CustomReflectable {
         return run
     }
 
-    /// The next event, in order of each connection.
+    /// The next event, in order of each connection. Taking `streamClosed` may let the peer open another stream in its place:
+    /// `pollTransmit` has something to send then.
     public func pollEvent() -> (QUICEngineConnection, QUICConnectionEvent)? {
         while let queued = events.popFirst() {
-            if let event = queued.event { return (queued.connection, event) }
+            if let event = queued.event {
+                if case .streamClosed(let stream) = event { queued.connection.closeIsTaken(of: stream) }
+                return (queued.connection, event)
+            }
             if let (bytes, isEarly) = queued.connection.takeReceivedDatagram() {
                 return (queued.connection, .datagram(bytes, isEarly: isEarly))
             }
@@ -256,8 +260,8 @@ public final class QUICEndpoint: CustomReflectable {
         return nil
     }
 
-    /// Events that `pollEvent` has yet to give. An owner that doesn't ask for all of them at once takes in no more datagrams while they
-    /// are many: nothing else bounds them, as one datagram can make hundreds.
+    /// Events that `pollEvent` has yet to give. Those of one connection are bounded by what its peer may have open: streams whose last
+    /// event waits count among them. All together are bounded only by the number of connections.
     public var waitingEventCount: Int { events.count }
 
     /// Closes every connection with an application code.

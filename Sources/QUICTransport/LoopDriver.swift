@@ -397,6 +397,8 @@ final class LoopDriver {
                 untilCheck = Self.sliceCheck
                 isOver = QUICInstant.now().nanoseconds - start.nanoseconds > Self.sliceTime
             }
+            // Behind the tick's datagrams, too: the peer's credit for another stream is due.
+            if case .streamClosed = event { again = true }
             guard let connection = connection(of: source, for: event) else { continue }
             if !connection.isTouched {
                 connection.isTouched = true
