@@ -16,6 +16,8 @@ internal import QUICEngine
 final class LoopDriver {
     /// Events taken from the engine in one tick.
     private static let eventBudget = 4096
+    /// Waiting events from which on no more messages are taken.
+    static let maxWaitingEvents = 1 << 18
     /// Nanoseconds of events after which what handlers wrote leaves, before more of them are handled: the peer works on the first
     /// answers while the last are made.
     private static let sliceTime: UInt64 = 100_000
@@ -294,9 +296,10 @@ final class LoopDriver {
         }
     }
 
-    /// Peers made more events than handlers have come to, and would be ahead of them for ever: who resets the streams that he opens may
-    /// open others at once. What comes meanwhile is left to the kernel.
-    private var isBehind: Bool { engine.waitingEventCount >= Self.eventBudget }
+    /// More events wait than handlers come to in a second: what comes meanwhile is left to the kernel. Everybody's acknowledgements are
+    /// then, so that this is only for what peers' limits don't bound. It is looked at before messages are taken, and what is taken at a
+    /// time, 64 messages of a socket or all that was handed over, may make events beyond it.
+    private var isBehind: Bool { engine.waitingEventCount >= Self.maxWaitingEvents }
 
     private func drainHandover() {
         if isBehind {

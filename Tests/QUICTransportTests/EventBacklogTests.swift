@@ -29,7 +29,7 @@ struct EventBacklogTests {
                     ) { DatagramSocket(channel: receiver, descriptor: $0) })
                 let port = driver.makePort(group: nil)
                 let before = driver.socketCounters.messagesReceived
-                for _ in 0..<4096 {
+                for _ in 0..<LoopDriver.maxWaitingEvents {
                     driver.engine.emit(.streamWritable(QUICStreamID(rawValue: 4_000)), from: engine)
                 }
                 driver.read(socket, on: port, now: .now())
@@ -41,6 +41,43 @@ struct EventBacklogTests {
             #expect(taken == [0, 1])
             try await sender.close()
             try await receiver.close()
+        }
+    }
+
+    @Test("What other loops hand over waits while many events do, and all is taken by itself when they are fewer")
+    func handedOverLater() async throws {
+        let (accepted, accept) = AsyncStream.makeStream(of: QUICConnection.self)
+        let serve: @Sendable (QUICConnection) async throws -> Void = {
+            accept.yield($0)
+            try await echo($0)
+        }
+        try await withPair(loops: 2, serve: serve) { client, listener, loop in
+            let connection = try await client.connect(to: listener, on: loop)
+            try await connection.roundTrip()
+            var iterator = accepted.makeAsyncIterator()
+            let first = await iterator.next()
+            let served = try #require(first)
+            let before = await listener.counters().engine.garbageDatagrams
+            let meanwhile = try await served.call { state -> EventLoopFuture<UInt64> in
+                let own = try #require(state.connection)
+                let (driver, engine) = (own.driver, try #require(own.engine))
+                // Ticks that are due already make them no fewer than there may be.
+                for _ in 0..<LoopDriver.maxWaitingEvents + 100_000 {
+                    driver.engine.emit(.handshakeConfirmed, from: engine)
+                }
+                let stray = HandedDatagrams(
+                    bytes: ByteBuffer(bytes: [0x40]), segmentSize: 1, path: engine.path, ecn: .notECT)
+                #expect(driver.handover.offer(stray))
+                let promise = own.eventLoop.makePromise(of: UInt64.self)
+                // Behind the turn in which it would be taken.
+                own.eventLoop.assumeIsolated().execute {
+                    promise.succeed(driver.engine.counters.garbageDatagrams)
+                }
+                return promise.futureResult
+            }
+            #expect(try await meanwhile.get() == before)
+            try await connection.roundTrip()
+            #expect(await listener.counters().engine.garbageDatagrams == before + 1)
         }
     }
 }
