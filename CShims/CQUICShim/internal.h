@@ -123,6 +123,14 @@ typedef struct llq_size_watch {
     uint64_t retry; // nanoseconds from one to the next
 } llq_size_watch;
 
+/// A CONNECTION_CLOSE without its reason, made beside one that has one: see brief_close.c.
+typedef struct llq_brief_close {
+    const llq_close *close;
+    uint8_t *bytes;
+    size_t length; // 0: there is none
+    size_t sealed_length, number_offset; // before its header is protected
+} llq_brief_close;
+
 struct llq_conn {
     llq_arena *arena; // where this lies
     ngtcp2_crypto_conn_ref ref;
@@ -155,6 +163,7 @@ struct llq_conn {
     char *server_name;
     uint8_t *client_hello; // server: until it is complete
     size_t client_hello_length;
+    llq_brief_close *brief; // while a close with a reason is written
     llq_message_filter filters[3];
     llq_frame_guard guard;
     llq_path_aliases aliases; // server

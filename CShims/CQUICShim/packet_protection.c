@@ -80,14 +80,21 @@ int llq_encrypt(uint8_t *dest, const ngtcp2_crypto_aead *aead, const ngtcp2_cryp
     llq_conn *conn = llq_current();
     // ngtcp2 hands in its own packet buffer. What has no plaintext is no packet but the check of a Retry's tag (RFC 9001
     // section 5.8), whose first byte only looks like a header's.
-    if (conn && plaintextlen > 0) prepare(conn, (uint8_t *)(uintptr_t)plaintext, plaintextlen, aad, aadlen);
-    if (llq_mb_owns(aead_ctx->native_handle)) {
-        int rv = llq_mb_seal(aead_ctx->native_handle, dest, plaintext, plaintextlen, nonce, aad, aadlen);
-        return rv == 0 ? 0 : NGTCP2_ERR_CALLBACK_FAILURE;
+    if (conn && plaintextlen > 0) {
+        prepare(conn, (uint8_t *)(uintptr_t)plaintext, plaintextlen, aad, aadlen);
+        if (conn->brief && aadlen > 0 && kind_of(aad, aadlen) == ONE_RTT)
+            llq_brief_seal(conn, aead, aead_ctx, nonce, noncelen, aad, aadlen);
     }
-    if (ngtcp2_crypto_encrypt(dest, aead, aead_ctx, plaintext, plaintextlen, nonce, noncelen, aad, aadlen) != 0)
-        return NGTCP2_ERR_CALLBACK_FAILURE;
-    return 0;
+    int rv = llq_seal(dest, aead, aead_ctx, plaintext, plaintextlen, nonce, noncelen, aad, aadlen);
+    return rv == 0 ? 0 : NGTCP2_ERR_CALLBACK_FAILURE;
+}
+
+int llq_seal(uint8_t *destination, const ngtcp2_crypto_aead *aead, const ngtcp2_crypto_aead_ctx *aead_ctx,
+             const uint8_t *plaintext, size_t length, const uint8_t *nonce, size_t nonce_length, const uint8_t *aad,
+             size_t aad_length) {
+    if (llq_mb_owns(aead_ctx->native_handle))
+        return llq_mb_seal(aead_ctx->native_handle, destination, plaintext, length, nonce, aad, aad_length);
+    return ngtcp2_crypto_encrypt(destination, aead, aead_ctx, plaintext, length, nonce, nonce_length, aad, aad_length);
 }
 
 static void emit_stop(void *context, uint64_t stream_id, uint64_t code) {
@@ -142,11 +149,18 @@ int llq_decrypt(uint8_t *dest, const ngtcp2_crypto_aead *aead, const ngtcp2_cryp
 
 int llq_hp_mask(uint8_t *dest, const ngtcp2_crypto_cipher *hp, const ngtcp2_crypto_cipher_ctx *hp_ctx,
                 const uint8_t *sample) {
+    llq_conn *conn = llq_current();
+    if (conn && conn->brief) llq_brief_mask(conn, hp, hp_ctx);
+    return llq_mask(dest, hp, hp_ctx, sample);
+}
+
+int llq_mask(uint8_t *destination, const ngtcp2_crypto_cipher *hp, const ngtcp2_crypto_cipher_ctx *hp_ctx,
+             const uint8_t *sample) {
     if (llq_mb_owns(hp_ctx->native_handle)) {
-        llq_mb_mask(hp_ctx->native_handle, dest, sample);
+        llq_mb_mask(hp_ctx->native_handle, destination, sample);
         return 0;
     }
-    return ngtcp2_crypto_hp_mask_cb(dest, hp, hp_ctx, sample);
+    return ngtcp2_crypto_hp_mask_cb(destination, hp, hp_ctx, sample);
 }
 
 void llq_delete_aead(ngtcp2_conn *conn, ngtcp2_crypto_aead_ctx *aead_ctx, void *user_data) {

@@ -23,6 +23,19 @@ int llq_mb_open(const void *handle, uint8_t *destination, const uint8_t *ciphert
                 const uint8_t *nonce, const uint8_t *aad, size_t aad_length);
 void llq_mb_mask(const void *handle, uint8_t *mask, const uint8_t *sample);
 
+/// Protects a packet, or its header, whoever has the key. 0, or an error.
+int llq_seal(uint8_t *destination, const ngtcp2_crypto_aead *aead, const ngtcp2_crypto_aead_ctx *aead_ctx,
+             const uint8_t *plaintext, size_t length, const uint8_t *nonce, size_t nonce_length, const uint8_t *aad,
+             size_t aad_length);
+int llq_mask(uint8_t *destination, const ngtcp2_crypto_cipher *hp, const ngtcp2_crypto_cipher_ctx *hp_ctx,
+             const uint8_t *sample);
+
+/// While a CONNECTION_CLOSE is written: makes the brief one beside it, of a 1-RTT packet; see brief_close.c.
+void llq_brief_seal(llq_conn *conn, const ngtcp2_crypto_aead *aead, const ngtcp2_crypto_aead_ctx *aead_ctx,
+                    const uint8_t *nonce, size_t nonce_length, const uint8_t *header, size_t header_length);
+/// Protects its header, as ngtcp2 does the other's.
+void llq_brief_mask(llq_conn *conn, const ngtcp2_crypto_cipher *hp, const ngtcp2_crypto_cipher_ctx *hp_ctx);
+
 /// Takes over the session's 1-RTT secrets if the connection is to use this implementation.
 void llq_protection_configure(llq_conn *conn);
 

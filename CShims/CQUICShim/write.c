@@ -162,7 +162,8 @@ ssize_t llq_conn_write_datagram(llq_conn *conn, llq_path *path, uint8_t *ecn, ui
 }
 
 ssize_t llq_conn_write_close(llq_conn *conn, llq_path *path, uint8_t *ecn, uint8_t *destination, size_t capacity,
-                             const llq_close *close, uint64_t now) {
+                             uint8_t *brief, size_t *brief_length, const llq_close *close, uint64_t now) {
+    llq_brief_close made = {.close = close, .bytes = brief};
     ngtcp2_path_storage storage;
     ngtcp2_pkt_info info = {0};
     ngtcp2_ccerr error;
@@ -173,8 +174,11 @@ ssize_t llq_conn_write_close(llq_conn *conn, llq_path *path, uint8_t *ecn, uint8
     else
         ngtcp2_ccerr_set_transport_error(&error, close->code, close->reason, close->reason_length);
     llq_conn *previous = llq_enter(conn);
+    if (close->reason_length > 0) conn->brief = &made;
     ngtcp2_ssize rv = ngtcp2_conn_write_connection_close(conn->conn, &storage.path, &info, destination, capacity,
                                                          &error, now);
+    conn->brief = NULL;
     llq_leave(previous);
+    *brief_length = rv > 0 ? made.length : 0;
     return rv < 0 ? 0 : normalize_write(conn, rv, path, ecn, &storage, &info);
 }

@@ -229,15 +229,20 @@ extension QUICEngineConnection {
         emit(.closed(reason))
     }
 
-    func writeClose(_ close: llq_close) -> (bytes: [UInt8], path: QUICPath, ecn: ECNCodepoint)? {
+    func writeClose(_ close: llq_close) -> WrittenClose? {
         guard let shim else { return nil }
         var close = close
         var path = llq_path()
         var ecn: UInt8 = 0
         var packet = [UInt8](repeating: 0, count: 1500)
-        let length = llq_conn_write_close(shim, &path, &ecn, &packet, packet.count, &close, now.nanoseconds)
+        var brief = [UInt8](repeating: 0, count: Int(LLQ_BRIEF_CLOSE_LENGTH))
+        var briefLength = 0
+        let length = llq_conn_write_close(
+            shim, &path, &ecn, &packet, packet.count, &brief, &briefLength, &close, now.nanoseconds)
         guard length > 0 else { return nil }
-        return (Array(packet.prefix(length)), QUICPath(path), ECNCodepoint(rawValue: ecn) ?? .notECT)
+        return WrittenClose(
+            bytes: Array(packet.prefix(length)), brief: Array(brief.prefix(briefLength)), path: QUICPath(path),
+            ecn: ECNCodepoint(rawValue: ecn) ?? .notECT)
     }
 
     private func peerCloseReason(_ shim: OpaquePointer) -> QUICCloseReason {

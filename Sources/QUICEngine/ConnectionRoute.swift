@@ -28,26 +28,38 @@ final class ConnectionRoute {
     }
 }
 
+/// A CONNECTION_CLOSE in its packet.
+struct WrittenClose {
+    var bytes: [UInt8]
+    /// The same without its reason, in another packet; empty: it has none.
+    var brief: [UInt8]
+    var path: QUICPath
+    var ecn: ECNCodepoint
+}
+
 /// A CONNECTION_CLOSE that is repeated less and less often, and in no more than three times the bytes that came: without its keys
 /// nobody can tell who sent them (RFC 9000 section 10.2.1).
 final class RepeatedClose {
-    let packet: (bytes: [UInt8], path: QUICPath, ecn: ECNCodepoint)
+    let packet: WrittenClose
     private var received = 0
     private var nextAnswer = 1
     /// Bytes that may be sent.
     private var allowance = 0
 
-    init(packet: (bytes: [UInt8], path: QUICPath, ecn: ECNCodepoint)) { self.packet = packet }
+    init(packet: WrittenClose) { self.packet = packet }
 
-    /// Whether a datagram of so many bytes that came in is to be answered: the first, second, fourth, eighth, or the next one where
-    /// too few bytes have come by then.
-    func shouldAnswer(to count: Int) -> Bool {
+    /// What a datagram of so many bytes that came in is answered with: the first, second, fourth, eighth, or the next one where too few
+    /// bytes have come by then. Where they are too few for the reason it is left out: the code is what a peer can't do without.
+    func answer(to count: Int) -> [UInt8]? {
         received += 1
         allowance += 3 * count
-        guard received >= nextAnswer, allowance >= packet.bytes.count else { return false }
-        allowance -= packet.bytes.count
+        guard received >= nextAnswer else { return nil }
+        let isTooLong = allowance < packet.bytes.count
+        guard !isTooLong || (!packet.brief.isEmpty && allowance >= packet.brief.count) else { return nil }
+        let bytes = isTooLong ? packet.brief : packet.bytes
+        allowance -= bytes.count
         nextAnswer = 2 * received
-        return true
+        return bytes
     }
 }
 

@@ -314,7 +314,7 @@ extension QUICEngineConnection {
     }
 
     /// The CONNECTION_CLOSE of a close that waits, which waits no longer; nil: none does, or it can't be written.
-    func writePendingClose() -> (bytes: [UInt8], path: QUICPath, ecn: ECNCodepoint)? {
+    func writePendingClose() -> WrittenClose? {
         guard let close = pendingClose else { return nil }
         pendingClose = nil
         return Array(close.reason.utf8).withUnsafeBufferPointer {

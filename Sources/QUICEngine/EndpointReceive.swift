@@ -87,8 +87,8 @@ extension QUICEndpoint {
         if let route = routes[id] {
             if let connection = route.connection {
                 connection.receive(datagram, path: path, ecn: ecn, now: now)
-            } else if let close = route.close, close.shouldAnswer(to: datagram.count) {
-                sendLoose(close.packet.bytes, path: close.packet.path, ecn: close.packet.ecn)
+            } else if let close = route.close, let bytes = close.answer(to: datagram.count) {
+                sendLoose(bytes, path: close.packet.path, ecn: close.packet.ecn)
             }
             return
         }

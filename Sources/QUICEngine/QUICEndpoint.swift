@@ -428,8 +428,7 @@ public final class QUICEndpoint: CustomReflectable {
 
     /// Frees a connection's state and leaves what the closing or draining period needs; nothing where it doesn't linger.
     func retire(
-        _ connection: QUICEngineConnection, packet: (bytes: [UInt8], path: QUICPath, ecn: ECNCodepoint)?,
-        alreadySent: Bool = false, lingers: Bool = true
+        _ connection: QUICEngineConnection, packet: WrittenClose?, alreadySent: Bool = false, lingers: Bool = true
     ) {
         guard let shim = connection.shim else { return }
         let period = 3 * llq_conn_pto(shim)

@@ -112,6 +112,33 @@ import Testing
         #expect(sent > size)
     }
 
+    @Test("who lost a close with a long reason hears its code with the next small packet", arguments: [true, false])
+    func aRepeatedCloseIsBrief(byApplication: Bool) throws {
+        let world = try EngineWorld { _, client in client.transport.discoverPathMTU = false }
+        let (client, server) = try world.connected()
+        world.simulation.run(for: .seconds(1))
+        world.network.filter = { _, path in path.local != EngineWorld.serverAddress }
+        let reason = String(repeating: "x", count: 900)
+        if byApplication {
+            server.close(code: 9, reason: reason, now: world.network.now)
+        } else {
+            server.advance(to: world.network.now)
+            server.endWithoutError(reason)
+        }
+        world.simulation.settle()
+        var sent = 0
+        world.network.filter = { bytes, path in
+            if path.local == EngineWorld.serverAddress { sent += bytes.count }
+            return true
+        }
+        client.ping(now: world.network.now)
+        world.simulation.run(for: .milliseconds(200)) { client.closeReason != nil }
+        let expected: QUICCloseReason =
+            byApplication ? .peerApplication(code: 9, reason: "") : .peerTransport(code: 0, reason: "")
+        #expect(client.closeReason == expected)
+        #expect(sent > 0 && sent < 200)
+    }
+
     @Test("a restarted server resets what it doesn't know") func aRestartedServerResetsWhatItDoesntKnow() throws {
         let world = try EngineWorld()
         let (client, _) = try world.connected()

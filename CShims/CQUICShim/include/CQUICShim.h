@@ -221,9 +221,12 @@ typedef struct llq_close {
     size_t reason_length;
 } llq_close;
 
-/// Writes CONNECTION_CLOSE; 0 if none can be written.
+enum { LLQ_BRIEF_CLOSE_LENGTH = 64 };
+
+/// Writes CONNECTION_CLOSE; 0 if none can be written. `brief` has room for LLQ_BRIEF_CLOSE_LENGTH bytes and gets the same without its
+/// reason, for whoever may not be sent so much; its length is 0 where there is no reason to leave out.
 ssize_t llq_conn_write_close(llq_conn *conn, llq_path *path, uint8_t *ecn, uint8_t *destination, size_t capacity,
-                             const llq_close *close, uint64_t now);
+                             uint8_t *brief, size_t *brief_length, const llq_close *close, uint64_t now);
 
 /// The close that answers an error of `llq_conn_read`, `llq_conn_write_stream` or `llq_conn_handle_expiry`.
 llq_close llq_conn_close_for_error(llq_conn *conn, int error);
