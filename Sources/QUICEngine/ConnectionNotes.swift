@@ -224,8 +224,14 @@ extension QUICEngineConnection {
         reportWritable { _ in true }
     }
 
-    /// There is room again of what the connections of an address may have together.
-    func reportWritableForAddress() { reportWritable { _ in true } }
+    /// There is room again of what the connections of an address may have together. Who is first takes most of it: that goes round.
+    func reportWritableForAddress() {
+        let last = firstWoken
+        let waiting = streams.all.filter(\.owesWritable)
+            .sorted { $0.id.rawValue &- last &- 1 < $1.id.rawValue &- last &- 1 }
+        if let first = waiting.first { firstWoken = first.id.rawValue }
+        for stream in waiting { reportWritable(stream) }
+    }
 
     /// The same where it was the less urgent streams together.
     func reportWritableToBackground() {

@@ -311,6 +311,27 @@ import Testing
         #expect(world.server.sendMemoryOffer == nil)
     }
 
+    @Test("of a connection's streams that wait for room each is the first in turn")
+    func streamsTakeTurns() throws {
+        let world = try EngineWorld(maxUnacknowledgedBytesPerAddress: 0)
+        let (_, server) = try world.connected()
+        let bytes = pattern(200_000)
+        var left: [QUICStreamID: ArraySlice<UInt8>] = [:]
+        for _ in 0..<3 {
+            let stream = try server.open(bidirectional: false)
+            left[stream] = bytes.dropFirst(try server.send(bytes, on: stream, finish: true))
+        }
+        world.serverHost.onEvent = { connection, event in
+            guard case .streamWritable(let stream) = event, let rest = left[stream] else { return }
+            left[stream] = rest.dropFirst((try? connection.send(Array(rest), on: stream, finish: true)) ?? 0)
+        }
+        world.simulation.run(for: .seconds(60)) { !world.clientSide.finished.isEmpty }
+        #expect(world.clientSide.finished.count >= 1)
+        for stream in left.keys { #expect(world.clientSide.received[stream, default: []].count > 100_000) }
+        world.simulation.run(for: .seconds(60)) { world.clientSide.finished.count == 3 }
+        #expect(world.clientSide.finished.count == 3)
+    }
+
     @Test("a connection that has room of its own is woken at once, however many others are to be told of theirs")
     func ownRoomIsTold() throws {
         let world = try EngineWorld(maxUnacknowledgedBytesPerAddress: 0)
