@@ -69,6 +69,24 @@ struct PartsTests {
         #expect(short.withUnsafeBytes { LoopRoutes.workerID(of: $0, at: 5) } == nil)
     }
 
+    @Test("What is on record of a mailbox is stale when much less waits, or as little as anyone may keep")
+    func recordedSize() async throws {
+        func isStale(afterTaking taken: Int, of sizes: [Int]) async throws -> Bool {
+            let mailbox = Mailbox<Int>(limit: 100, policy: .refuse) { $0 }
+            for size in sizes { mailbox.put(size) }
+            #expect(mailbox.recordSize() == sizes.reduce(0, +))
+            #expect(!mailbox.isRecordStale)
+            for _ in 0..<taken { _ = try await mailbox.next() }
+            return mailbox.isRecordStale
+        }
+        #expect(try await !isStale(afterTaking: 1, of: [1, 4_097]))
+        #expect(try await isStale(afterTaking: 1, of: [1, 4_096]))
+        #expect(try await !isStale(afterTaking: 1, of: [2_000, 2_000]))
+        #expect(try await isStale(afterTaking: 2, of: [2_000, 2_000]))
+        #expect(try await !isStale(afterTaking: 1, of: [65_535, 5_000]))
+        #expect(try await isStale(afterTaking: 1, of: [65_536, 5_000]))
+    }
+
     @Test("A mailbox drops the oldest or refuses, ends after its last element, and loses none to a cancelled taker")
     func mailbox() async throws {
         let dropping = Mailbox<Int>(limit: 2, policy: .dropOldest)

@@ -42,11 +42,17 @@ final class Mailbox<Element: Sendable>: Sendable {
         }
     }
 
-    /// Whether much less waits than is on record, or nothing any more.
+    /// Whether much less waits than is on record, or so little that it matters, or nothing any more.
     var isRecordStale: Bool {
-        state.withLock { $0.recorded > 0 && ($0.size == 0 || $0.recorded - $0.size >= Self.recordedWithin) }
+        state.withLock { state in
+            guard state.recorded > 0 else { return false }
+            return state.size == 0 || state.recorded - state.size >= Self.recordedWithin
+                || (state.recorded > Self.little && state.size <= Self.little)
+        }
     }
     private static var recordedWithin: Int { 64 << 10 }
+    /// A connection whose datagrams take so much gets no others while its endpoint is full.
+    private static var little: Int { 4 << 10 }
 
     /// Takers that are known, some that were cancelled among them.
     var takerCount: Int { state.withLock { $0.waiters.count } }
