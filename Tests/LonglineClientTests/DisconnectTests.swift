@@ -311,6 +311,50 @@ struct DisconnectTests {
         #expect(!harness.client.state.isConnected)
     }
 
+    @Test(
+        "an opening of which nothing comes leaves the outbox to others once the client has ended",
+        arguments: [true, false])
+    func failsToOpen(before: Bool) async throws {
+        let (gate, directory) = (GatedCursors(), try TemporaryFolder())
+        let shared = try storage(directory)
+        let harness = try ClientHarness(storage: shared) { $0.cursorStore = gate }
+        let core = harness.client.core
+        let opening = Task { try await core.start() }
+        while gate.asked.count == 0 { await Task.yield() }
+        #expect(shared.isOwner)
+        if before {
+            gate.fail()
+            await #expect(throws: ClientError.self) { try await opening.value }
+            #expect(shared.isOwner, "the app may try again")
+        }
+        core.shutDown()
+        gate.fail()
+        await #expect(throws: ClientError.self) { try await opening.value }
+        while shared.isOwner { await Task.yield() }
+        let other = try storage(directory)
+        #expect(try await other.contend())
+        try await other.close()
+    }
+
+    @Test("an opening that takes the outbox behind a logout leaves it to the next login")
+    func opensBehindLogout() async throws {
+        let directory = try TemporaryFolder()
+        let shared = try storage(directory)
+        let harness = try ClientHarness(storage: shared)
+        let core = harness.client.core
+        try await harness.client.logout()
+        // As one that had seen before that that there is no logout.
+        _ = try await core.takeOwnership()
+        #expect(shared.isOwner)
+        await core.giveUpOwnership()
+        #expect(!shared.isOwner)
+        // That one has it now.
+        #expect(try await shared.contend())
+        await core.giveUpOwnership()
+        #expect(shared.isOwner)
+        try await shared.close()
+    }
+
     @Test("a logout in standby wipes nothing, as another process goes on with what is there")
     func logoutInStandby() async throws {
         let directory = try TemporaryFolder()
@@ -375,6 +419,8 @@ private final class GatedCursors: CursorStore {
     private let gate = Outcome<Void>()
 
     func open() { gate.resolve(.success(())) }
+
+    func fail() { gate.resolve(.failure(ClientError(.storage, message: "no cursors"))) }
 
     func cursors() async throws -> [ChannelID: Position] {
         _ = asked.increment()

@@ -32,6 +32,8 @@ final class SharingState: Sendable {
         var taking: Task<Bool, any Error>?
         /// The client has ended for good.
         var end: ClientError?
+        /// This client's last turn as the owner.
+        var turn: Int64?
     }
 
     let storage: SharedClientStorage
@@ -88,6 +90,15 @@ final class SharingState: Sendable {
             if !state.contendsAgain { state.contender = nil }
             return state.contendsAgain
         }
+    }
+
+    /// The client is the owner now.
+    func took(_ turn: Int64) { state.withLock { $0.turn = turn } }
+
+    /// Gives up what this client took last. What another one of the process took since is not its own.
+    func giveUp() async {
+        guard let turn = state.withLock({ $0.turn }), storage.generation == turn else { return }
+        try? await storage.release(turn)
     }
 
     func watch(_ body: @escaping @Sendable () async -> Void) {
@@ -238,7 +249,16 @@ extension ClientCore {
         guard let sharing else { return nil }
         guard try await sharing.storage.contend() else { throw Self.isOwnedByAnother }
         guard let ownership = sharing.storage.generation else { throw ConnectionDriver.retired }
+        sharing.took(ownership)
         return ownership
+    }
+
+    /// Gives up what an opening took of which nothing came, where the client has ended meanwhile: nobody else would.
+    func giveUpOwnership() async {
+        guard let sharing, let closed else { return }
+        // A logout needs it until all is wiped. It gives it up by itself, and the opening may have taken it once more behind that.
+        if closed.code == .loggedOut { try? await wipe() }
+        await sharing.giveUp()
     }
 
     static var isOwnedByAnother: ClientError {

@@ -153,6 +153,13 @@ final class ClientCore: Sendable {
         // A logout gave the outbox up: what is taken now nobody would give up again.
         if let closed, closed.code == .loggedOut { throw closed }
         let ownership = try await takeOwnership()
+        do { return try await open(behind: disconnections, as: ownership) } catch {
+            await giveUpOwnership()
+            throw error
+        }
+    }
+
+    private func open(behind disconnections: UInt64, as ownership: Int64?) async throws -> DriverHandle {
         var state = try await configuration.storage.load()
         var handedOver: [ChannelID: Position] = [:]
         if let store = configuration.cursorStore {
@@ -228,7 +235,7 @@ final class ClientCore: Sendable {
 
     /// Wipes the storage, also when the caller's task is cancelled meanwhile: a database would not even begin then. Once for all who
     /// ask: it may be another client's by the time of a second call.
-    private func wipe() async throws {
+    func wipe() async throws {
         let storage = configuration.storage
         let wipe = wiping.withLock { wiping in
             if let wiping { return wiping }
@@ -282,15 +289,17 @@ final class ClientCore: Sendable {
         let (task, isOpen) = turns.withLock { ($0.task, $0.isOpen) }
         // What holds up the opening keeps nobody waiting who reads.
         if !isOpen { outlets.finish() }
-        guard let task else { return }
-        let shared = sharing?.storage
-        Task { [outlets] in
-            guard let handle = try? await task.value else { return outlets.finish() }
+        // Another process of the app may connect at once.
+        Task { [outlets, sharing] in
+            guard let handle = try? await task?.value else {
+                outlets.finish()
+                await sharing?.giveUp()
+                return
+            }
             handle.run { driver in
                 driver.disconnect {
                     driver.shutDown()
-                    // Another process of the app may connect at once.
-                    if let shared { Task { try? await shared.release() } }
+                    if let sharing { Task { await sharing.giveUp() } }
                 }
             }
         }

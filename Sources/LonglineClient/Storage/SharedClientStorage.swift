@@ -234,9 +234,11 @@ public final class SharedClientStorage: ClientStorage {
     }
 
     /// Lets another process take over at once. Does nothing when this one isn't the owner.
-    func release() async throws {
+    /// - Parameter turn: the generation of the turn that ends; nil: whichever there is.
+    func release(_ turn: Int64? = nil) async throws {
         try await onQueue(of: database) { database in
-            let mine = self.held.withLock { held in
+            let mine = self.held.withLock { held -> Ownership? in
+                if let turn, held?.generation != turn { return nil }
                 defer { held = nil }
                 return held
             }
