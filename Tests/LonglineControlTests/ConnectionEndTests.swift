@@ -155,8 +155,12 @@ import Testing
             try await connection.send(RawConnection.frame(1, flags: 4, stream: 1, head))
             // DATA with END_STREAM, whatever its length: it ends the answer, as nobody has shown a key.
             #expect(await connection.receives("\u{0}\u{1}\u{0}\u{0}\u{0}\u{1}"))
-            let allowed = [UInt8](repeating: 0x20, count: RequestWatch.leftover)
-            try await connection.send(RawConnection.frame(0, stream: 1, allowed))
+            for count in [16_384, 16_384, 16_384, RequestWatch.leftover - 3 * 16_384] {
+                let allowed = [UInt8](repeating: 0x20, count: count)
+                try await connection.send(RawConnection.frame(0, stream: 1, allowed))
+            }
+            // WINDOW_UPDATE of the stream: it was read, and there is room for more.
+            #expect(await connection.receives("\u{0}\u{0}\u{4}\u{8}\u{0}\u{0}\u{0}\u{0}\u{1}"))
             try await connection.send(RawConnection.frame(0, stream: 1, [0x20]))
             // RST_STREAM with NO_ERROR.
             #expect(

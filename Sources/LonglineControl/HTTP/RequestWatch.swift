@@ -16,8 +16,8 @@ final class RequestWatch: ChannelDuplexHandler, RemovableChannelHandler {
     typealias OutboundIn = HTTPResponsePart
     typealias OutboundOut = HTTPResponsePart
 
-    /// Bytes of a body that may come behind its answer, as those that were on the way do.
-    static let leftover = 16 * 1024
+    /// Bytes of a body that may come behind its answer, as those that were on the way do: HTTP/2's first window of a stream.
+    static let leftover = 65_535
 
     private let timeout: TimeAmount
     /// Whether the channel is that of a stream.
