@@ -1,10 +1,10 @@
 /// What the parts of a request's target are made of.
-enum TargetSyntax {
+package enum TargetSyntax {
     private static let marks = Array("-._~%!$&'()*+,;=:[]".utf8)
 
     /// Whether a text can be an authority: host and port, which have no character that begins another part of a URI (RFC 3986 section
     /// 3.2), and no user information, which RFC 9114 section 4.3.1 forbids.
-    static func isAuthority(_ text: String) -> Bool {
+    package static func isAuthority(_ text: String) -> Bool {
         !text.isEmpty && text.utf8.allSatisfy { isLetter($0) || isDigit($0) || marks.contains($0) }
     }
 

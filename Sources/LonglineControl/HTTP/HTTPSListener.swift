@@ -1,3 +1,4 @@
+import HTTP3
 import HTTPTypes
 import HummingbirdCore
 import HummingbirdHTTP2
@@ -112,7 +113,7 @@ final class HTTPSListener: Service {
                 var head = response.head
                 if kind == .service, let value = alternative.header { head.headerFields[.altSvc] = value }
                 // Whether a body that nobody asked for comes is up to the client: what comes next may be that, or another request.
-                let isHeldBack = demand?.wasMade == false && Self.hasBody(request)
+                let isHeldBack = demand?.wasMade == false && Self.announcedBody(request) != 0
                 let isLast =
                     !isStream && (problem != nil || isHeldBack || Self.leavesBody(request, response.head.status))
                 // Hummingbird ends the connection behind this one, and does not say so.
@@ -144,36 +145,27 @@ final class HTTPSListener: Service {
         } else if authority == nil || host != nil {
             return Problem(.invalidRequest, "a request has to have one Host, and no other")
         }
-        guard isHost(authority ?? host ?? "") else {
+        // A request of HTTP/1.0 may name none.
+        guard let target = authority ?? host, !target.isEmpty else { return nil }
+        guard TargetSyntax.isAuthority(target) else {
             return Problem(.invalidRequest, "a Host is the name of a host, and nothing else but a port")
         }
         return nil
     }
 
-    /// Whether a text may be host and port (RFC 9110, section 7.2): it has nothing that begins another part of a URI, and nobody before it.
-    private static func isHost(_ text: String) -> Bool {
-        text.utf8.allSatisfy { byte in
-            switch byte {
-            case UInt8(ascii: "A")...UInt8(ascii: "Z"), UInt8(ascii: "a")...UInt8(ascii: "z"),
-                UInt8(ascii: "0")...UInt8(ascii: "9"):
-                true
-            default: "-._~%!$&'()*+,;=:[]".utf8.contains(byte)
-            }
+    /// Bytes of body that a request over HTTP/1.1 announces; nil: as many as come, or no number.
+    private static func announcedBody(_ request: Request) -> Int? {
+        guard let length = request.headers[.contentLength] else {
+            return request.headers[.transferEncoding] == nil ? 0 : nil
         }
-    }
-
-    /// Whether a request over HTTP/1.1 says that it has a body.
-    private static func hasBody(_ request: Request) -> Bool {
-        guard let length = request.headers[.contentLength] else { return request.headers[.transferEncoding] != nil }
-        return Int(length) != 0
+        return Int(length)
     }
 
     /// Whether a refused request has a body that may be large, or has no end, or that was waited for long enough.
     private static func leavesBody(_ request: Request, _ status: HTTPResponse.Status) -> Bool {
         guard status.code >= 400 else { return false }
         guard status != .requestTimeout else { return true }
-        guard let length = request.headers[.contentLength] else { return request.headers[.transferEncoding] != nil }
-        return Int(length).map { $0 > RequestReader.standardBody } ?? true
+        return announcedBody(request).map { $0 > RequestReader.standardBody } ?? true
     }
 }
 
