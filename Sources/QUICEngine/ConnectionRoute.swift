@@ -53,10 +53,9 @@ final class RepeatedClose {
     func answer(to count: Int) -> [UInt8]? {
         received += 1
         allowance += 3 * count
-        guard received >= nextAnswer else { return nil }
-        let isTooLong = allowance < packet.bytes.count
-        guard !isTooLong || (!packet.brief.isEmpty && allowance >= packet.brief.count) else { return nil }
-        let bytes = isTooLong ? packet.brief : packet.bytes
+        guard received >= nextAnswer,
+            let bytes = [packet.bytes, packet.brief].first(where: { !$0.isEmpty && $0.count <= allowance })
+        else { return nil }
         allowance -= bytes.count
         nextAnswer = 2 * received
         return bytes
