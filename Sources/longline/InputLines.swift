@@ -68,11 +68,7 @@ struct LineReader {
     private mutating func fill() -> Bool {
         var chunk = [UInt8](repeating: 0, count: 1 << 14)
         while true {
-            let (count, code) = chunk.withUnsafeMutableBytes { buffer in
-                // errno is read before anything else can change it.
-                let count = Self.getBytes(descriptor, buffer)
-                return (count, count < 0 ? errno : 0)
-            }
+            let (count, code) = DescriptorInput.read(descriptor, into: &chunk)
             if count > 0 {
                 rest += chunk[..<count]
                 return true
@@ -82,13 +78,5 @@ struct LineReader {
             var ready = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
             if code == EAGAIN { _ = poll(&ready, 1, -1) }
         }
-    }
-
-    private static func getBytes(_ descriptor: Int32, _ buffer: UnsafeMutableRawBufferPointer) -> Int {
-        #if canImport(Musl)
-            Musl.read(descriptor, buffer.baseAddress, buffer.count)
-        #else
-            Glibc.read(descriptor, buffer.baseAddress, buffer.count)
-        #endif
     }
 }

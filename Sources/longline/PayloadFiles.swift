@@ -25,11 +25,7 @@ enum PayloadFiles {
         var payload = ByteBuffer()
         var chunk = [UInt8](repeating: 0, count: 1 << 20)
         while payload.readableBytes <= FrameLimits.maximumWholePayload {
-            let (count, code) = chunk.withUnsafeMutableBytes { buffer in
-                // errno is read before anything else can change it.
-                let count = getBytes(descriptor, buffer)
-                return (count, count < 0 ? errno : 0)
-            }
+            let (count, code) = DescriptorInput.read(descriptor, into: &chunk)
             if code == EINTR { continue }
             guard count >= 0 else { throw unreadable(name, code) }
             // A pipe gives what is there; only nothing is its end.
@@ -41,14 +37,6 @@ enum PayloadFiles {
 
     private static func unreadable(_ name: String, _ code: Int32) -> ValidationError {
         ValidationError("\(name) can't be read: \(String(cString: strerror(code))).")
-    }
-
-    private static func getBytes(_ descriptor: Int32, _ buffer: UnsafeMutableRawBufferPointer) -> Int {
-        #if canImport(Musl)
-            Musl.read(descriptor, buffer.baseAddress, buffer.count)
-        #else
-            Glibc.read(descriptor, buffer.baseAddress, buffer.count)
-        #endif
     }
 
     /// Makes the directory that payloads are written into, for this user alone, unless it is there.
