@@ -10,9 +10,9 @@ public struct ServerLimits: Sendable {
     public var maximumConnections = 100_000
     /// Connections that have not been accepted yet. Beyond: closed with ``/LonglineWire/CloseCode/overloaded``.
     public var maximumUnauthenticated = 4096
-    /// Of these, connections from one address (IPv6: one network of 64 bits); no more than are left for others, so half of
-    /// all at most, unless it is as many as there may be of all. Beyond: closed with ``/LonglineWire/CloseCode/overloaded``. Many users may share an address, so it bounds
-    /// connects under way, not sessions.
+    /// Of these, connections from one address (IPv6: one network of 64 bits); no more than are left for others, so half of all at most,
+    /// unless it is as many as there may be of all. Beyond: closed with ``/LonglineWire/CloseCode/overloaded``. Many users may share an
+    /// address, so it bounds connects under way, not sessions.
     public var maximumUnauthenticatedPerAddress = 1024
     /// Sessions at one time, all tenants together. Beyond: ``/LonglineWire/CloseCode/overloaded``.
     public var maximumSessions = 100_000

@@ -81,11 +81,14 @@ final class ServerRuntime: Sendable {
         return left
     }
 
-    /// The figures of all loops, of one that doesn't answer in time those that it answered last.
+    /// The figures of all loops, of one that doesn't answer within ``ServerLimits/loopPatience`` those that it answered last.
+    func statistics() async -> ServerStatistics {
+        let patience = core.limits.loopPatience
+        return await statistics(before: { try await Task.sleep(for: patience) })
+    }
+
     /// - Parameter late: see ``LoopReference/submit(before:_:)``.
-    func statistics(
-        before late: @escaping @Sendable () async throws -> Void = NodeDrain.Clock().patience
-    ) async -> ServerStatistics {
+    func statistics(before late: @escaping @Sendable () async throws -> Void) async -> ServerStatistics {
         var sum = await withTaskGroup(of: ServerStatistics.self) { group in
             for loop in loops { group.addTask { await self.figures(of: loop, before: late) } }
             var all = ServerStatistics()
