@@ -160,7 +160,7 @@ final class UDPPort {
                     throw QUICTransportError(
                         .bindFailed, "\(address) is neither IPv4 nor IPv6", advice: "Use an IP address.")
                 }
-                self.configure(channel, handler, isIPv6: bound.isIPv6)
+                handler.socket = self.options.setUp(channel, isIPv6: bound.isIPv6)
                 if let group = self.group { try self.join(group, channel) }
                 return (handler, bound)
             }
@@ -177,43 +177,6 @@ final class UDPPort {
     private func leave() {
         guard options.kernelSteering, let driver else { return }
         group?.left(driver.configuration.workerID)
-    }
-
-    /// Asks for what makes UDP fast and safe; whatever the kernel doesn't have is done without.
-    private func configure(_ channel: any Channel, _ handler: PortHandler, isIPv6: Bool) {
-        guard let sync = channel.syncOptions else { return }
-        try? sync.setOption(.explicitCongestionNotification, value: true)
-        if options.receiveOffload, System.supportsUDPReceiveOffload {
-            // The segment size first: a joined datagram without it could not be taken apart.
-            if (try? sync.setOption(.datagramReceiveSegmentSize, value: true)) != nil {
-                try? sync.setOption(.datagramReceiveOffload, value: true)
-            }
-        }
-        let options = self.options
-        _ = try? channel.pipeline.syncOperations.withUnsafeTransportIfAvailable(of: NIOBSDSocket.Handle.self) { fd in
-            handler.socket = DatagramSocket(channel: channel, descriptor: fd)
-            // NIO lets a program that the process starts inherit it: that would keep the port, and the datagrams, behind our end.
-            _ = fcntl(fd, F_SETFD, FD_CLOEXEC)
-            // PROBE: never fragment, and let path MTU discovery send what the kernel's own guess would refuse.
-            if isIPv6 {
-                Self.set(fd, Int32(IPPROTO_IPV6), IPV6_MTU_DISCOVER, IPV6_PMTUDISC_PROBE)
-            } else {
-                Self.set(fd, Int32(IPPROTO_IP), IP_MTU_DISCOVER, IP_PMTUDISC_PROBE)
-            }
-            // The FORCE variants pass the system's limit and need a privilege; without it the limit cuts the size.
-            if !Self.set(fd, SOL_SOCKET, SO_RCVBUFFORCE, options.receiveBuffer) {
-                Self.set(fd, SOL_SOCKET, SO_RCVBUF, options.receiveBuffer)
-            }
-            if !Self.set(fd, SOL_SOCKET, SO_SNDBUFFORCE, options.sendBuffer) {
-                Self.set(fd, SOL_SOCKET, SO_SNDBUF, options.sendBuffer)
-            }
-        }
-    }
-
-    @discardableResult
-    private static func set(_ descriptor: CInt, _ level: CInt, _ name: CInt, _ value: CInt) -> Bool {
-        var value = value
-        return setsockopt(descriptor, level, name, &value, socklen_t(MemoryLayout<CInt>.size)) == 0
     }
 
     // MARK: Receiving
