@@ -56,6 +56,13 @@ struct ClientHarness {
         for await state in states { if case .waiting = state { return } }
     }
 
+    /// Lets time pass until so many attempts were made, and the last of them has connected.
+    func connected(on virtual: VirtualLoop, by attempts: Int) async {
+        while service.state.withLock({ $0.requests.count }) < attempts || !client.state.isConnected {
+            await virtual.pass(.seconds(1))
+        }
+    }
+
     /// Lets everything that was handed to the client's loop take effect, and is on disk.
     func settle() async throws {
         try await withCheckedThrowingContinuation { (continuation: CheckedContinuation<Void, any Error>) in

@@ -174,18 +174,13 @@ struct ReconnectTests {
             $0.connectTimeout = .seconds(20)
         }
         let (client, service) = (harness.client, harness.service)
-        func connected(by attempts: Int) async {
-            while service.state.withLock({ $0.requests.count }) < attempts || !client.state.isConnected {
-                await virtual.pass(.seconds(1))
-            }
-        }
         try await virtual.running { try await client.start() }
-        await connected(by: 1)
+        await harness.connected(on: virtual, by: 1)
         // The handshake between them ends the first row.
         for (silences, attempts) in [(1, 3), (2, 6)] {
             service.state.withLock { $0.answers = [FakeService.Answer](repeating: silence, count: silences) }
             service.cut()
-            await connected(by: attempts)
+            await harness.connected(on: virtual, by: attempts)
         }
         let tls = Array("tls".utf8)
         let tickets = service.state.withLock { $0.requests.map(\.sessionTicket) }

@@ -80,18 +80,13 @@ struct TicketTests {
             $0.connectTimeout = .seconds(20)
         }
         let (client, service) = (harness.client, harness.service)
-        func connected(by attempts: Int) async {
-            while service.state.withLock({ $0.requests.count }) < attempts || !client.state.isConnected {
-                await virtual.pass(.seconds(1))
-            }
-        }
         try await virtual.running { try await client.start() }
-        await connected(by: 1)
+        await harness.connected(on: virtual, by: 1)
         // Each of these waits for its host until its time is over, or has no network.
         let vain: [FakeService.Answer] = [.noHost, .fail(ClientError(.connectFailed, message: "no network")), .noHost]
         service.state.withLock { $0.answers = vain }
         service.cut()
-        await connected(by: 5)
+        await harness.connected(on: virtual, by: 5)
         let tls = Array("tls".utf8)
         var expected: [[UInt8]?] = [nil, tls, tls, tls, tls]
         #expect(service.state.withLock { $0.requests.map(\.sessionTicket) } == expected)
@@ -101,11 +96,11 @@ struct TicketTests {
         service.cut()
         for _ in causes { expected.append(tls) }
         expected += [nil, nil, nil, nil]
-        await connected(by: expected.count)
+        await harness.connected(on: virtual, by: expected.count)
         #expect(service.state.withLock { $0.requests.map(\.sessionTicket) } == expected)
         // It was sent and answered: the next one resumes.
         service.cut()
-        await connected(by: expected.count + 1)
+        await harness.connected(on: virtual, by: expected.count + 1)
         #expect(service.state.withLock { $0.requests.last?.sessionTicket } == tls)
         try await virtual.running { await client.disconnect() }
     }

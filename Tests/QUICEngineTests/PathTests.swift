@@ -180,8 +180,8 @@ import Testing
         }
     }
 
-    @Test("a client that is gone for good ends a connection without a path after the idle timeout")
-    func aClientThatIsGoneEndsAConnectionWithoutAPath() throws {
+    /// A server's connection whose client moved, and is gone for good then.
+    private func lostClient() throws -> (world: EngineWorld, server: QUICEngineConnection) {
         let world = try EngineWorld()
         let (client, server) = try world.connected()
         world.simulation.run(for: .seconds(5))
@@ -190,6 +190,12 @@ import Testing
         client.ping(now: world.network.now)
         world.simulation.run(for: .seconds(1)) { world.serverSide.paths.contains { $0.hasPrefix("validated") } }
         world.network.setBlackhole(EngineWorld.clientAddress, true)
+        return (world, server)
+    }
+
+    @Test("a client that is gone for good ends a connection without a path after the idle timeout")
+    func aClientThatIsGoneEndsAConnectionWithoutAPath() throws {
+        let (world, server) = try lostClient()
         world.simulation.run(for: .seconds(20))
         #expect(!server.isClosed)
         world.simulation.run(for: .seconds(15))
@@ -200,14 +206,7 @@ import Testing
     /// ngtcp2 0.12 gives up the path, and the connection waits for the client then; 1.11 does by itself what is expected here.
     @Test("a client that is gone for good doesn't live on by what others send to its connection")
     func strangersKeepNoConnectionWithoutAPath() throws {
-        let world = try EngineWorld()
-        let (client, server) = try world.connected()
-        world.simulation.run(for: .seconds(5))
-        let outside = QUICSocketAddress(ipv4: (192, 0, 2, 1), port: 1111)
-        world.network.setNAT(EngineWorld.clientAddress, appearsAs: outside)
-        client.ping(now: world.network.now)
-        world.simulation.run(for: .seconds(1)) { world.serverSide.paths.contains { $0.hasPrefix("validated") } }
-        world.network.setBlackhole(EngineWorld.clientAddress, true)
+        let (world, server) = try lostClient()
         let id = try #require(server.localIDs.last)
         let garbage = [0x40] + id.bytes + [UInt8](repeating: 0, count: 30)
         let path = QUICPath(local: EngineWorld.serverAddress, remote: EngineWorld.otherClientAddress)
