@@ -12,12 +12,6 @@ public final class QUICEndpoint: CustomReflectable {
     /// Whether new connections are accepted; off while draining.
     public var acceptsConnections = true
 
-    private struct QueuedEvent {
-        var connection: QUICEngineConnection
-        /// nil: a datagram that waits at the connection.
-        var event: QUICConnectionEvent?
-    }
-
     let configuration: EndpointConfiguration
     let staticKey: [UInt8]
     let storage: EngineStorage
@@ -67,7 +61,7 @@ public final class QUICEndpoint: CustomReflectable {
     /// Local addresses that take nothing now, and the connections that had something to send by them.
     @exclusivity(unchecked) private var fullLocals: Set<QUICSocketAddress> = []
     @exclusivity(unchecked) private var held: [QUICEngineConnection] = []
-    @exclusivity(unchecked) private var events = FIFO<QueuedEvent>()
+    @exclusivity(unchecked) private var events = WaitingEvents()
     /// Connections whose peers wait until less is held. By name: one that has ended must not be held, with all that it holds, until
     /// there is less.
     @exclusivity(unchecked) private var withheld: [ConnectionHandle] = []
@@ -245,16 +239,17 @@ public final class QUICEndpoint: CustomReflectable {
         return run
     }
 
-    /// The next event, in order of each connection. Taking `streamClosed` may let the peer open another stream in its place:
-    /// `pollTransmit` has something to send then.
+    /// The next event: those of each connection come in their order, and connections take turns of a few events, so that none waits for
+    /// all that others have. Taking `streamClosed` may let the peer open another stream in its place: `pollTransmit` has something to
+    /// send then.
     public func pollEvent() -> (QUICEngineConnection, QUICConnectionEvent)? {
-        while let queued = events.popFirst() {
-            if let event = queued.event {
-                if case .streamClosed(let stream) = event { queued.connection.closeIsTaken(of: stream) }
-                return (queued.connection, event)
+        while let (connection, event) = events.popFirst() {
+            if let event {
+                if case .streamClosed(let stream) = event { connection.closeIsTaken(of: stream) }
+                return (connection, event)
             }
-            if let (bytes, isEarly) = queued.connection.takeReceivedDatagram() {
-                return (queued.connection, .datagram(bytes, isEarly: isEarly))
+            if let (bytes, isEarly) = connection.takeReceivedDatagram() {
+                return (connection, .datagram(bytes, isEarly: isEarly))
             }
         }
         return nil
@@ -343,11 +338,11 @@ public final class QUICEndpoint: CustomReflectable {
     }
 
     func emit(_ event: QUICConnectionEvent, from connection: QUICEngineConnection) {
-        events.append(QueuedEvent(connection: connection, event: event))
+        events.append(event, of: connection)
     }
 
     func emitDatagram(from connection: QUICEngineConnection) {
-        events.append(QueuedEvent(connection: connection, event: nil))
+        events.append(nil, of: connection)
     }
 
     func schedule(_ connection: QUICEngineConnection) {

@@ -121,6 +121,8 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
     var countsForAddress = false
     var handshakeAddressKey: UInt64 = 0
 
+    /// What the owner is to be told yet.
+    @exclusivity(unchecked) var waitingEvents = WaitingEvents.List()
     /// A packet that didn't fit the GSO run it was made for; it goes first next time.
     @exclusivity(unchecked) var heldPacket: (bytes: [UInt8], path: QUICPath, ecn: ECNCodepoint)?
     @exclusivity(unchecked) var isScheduled = false
