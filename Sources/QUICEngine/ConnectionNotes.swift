@@ -229,8 +229,14 @@ extension QUICEngineConnection {
         let last = firstWoken
         let waiting = streams.all.filter(\.owesWritable)
             .sorted { $0.id.rawValue &- last &- 1 < $1.id.rawValue &- last &- 1 }
-        if let first = waiting.first { firstWoken = first.id.rawValue }
-        for stream in waiting { reportWritable(stream) }
+        var isFirst = true
+        for stream in waiting {
+            reportWritable(stream)
+            // One that waits for something else, too, has had no turn, and leaves the next one's where it is.
+            guard isFirst, !stream.owesWritable else { continue }
+            firstWoken = stream.id.rawValue
+            isFirst = false
+        }
     }
 
     /// The same where it was the less urgent streams together.

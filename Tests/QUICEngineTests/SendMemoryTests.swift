@@ -332,6 +332,27 @@ import Testing
         #expect(world.clientSide.finished.count == 3)
     }
 
+    @Test("a stream that waits for something else than room has no turn, and gives its to no other")
+    func aStreamThatStandsStillHasNoTurn() throws {
+        let world = try EngineWorld { server, _ in server.transport.streamSendBuffer = 4_096 }
+        let (_, server) = try world.connected()
+        let streams = try (0..<3).map { _ in try server.open(bidirectional: false) }
+        // More than half of its buffer isn't acknowledged.
+        #expect(try server.send(pattern(5_000), on: streams[0]) == 4_096)
+        var first: [QUICStreamID] = []
+        for _ in 0..<4 {
+            for id in streams { server.streams[id]?.owesWritable = true }
+            server.reportWritableForAddress()
+            var woken: [QUICStreamID] = []
+            while let (_, event) = world.server.pollEvent() {
+                if case .streamWritable(let id) = event { woken.append(id) }
+            }
+            #expect(Set(woken) == Set(streams.dropFirst()))
+            first.append(contentsOf: woken.prefix(1))
+        }
+        #expect(first == [streams[1], streams[2], streams[1], streams[2]])
+    }
+
     @Test("a connection that has room of its own is woken at once, however many others are to be told of theirs")
     func ownRoomIsTold() throws {
         let world = try EngineWorld(maxUnacknowledgedBytesPerAddress: 0)
