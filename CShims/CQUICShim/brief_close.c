@@ -2,6 +2,9 @@
 // may take more packets than a peer sends that waits for answers. ngtcp2 writes one for a connection and no more packets behind it.
 // Beside it another is made here, from what ngtcp2 hands to packet protection: without the reason, and with the next number, which
 // nothing else can have. Only 1-RTT packets have reasons.
+//
+// Until the handshake is confirmed, the datagram has packets for a peer without 1-RTT keys, too (RFC 9000 section 10.2.3), and none is
+// made in its place: a 1-RTT packet alone would say nothing to that peer.
 
 #include "packet_protection.h"
 

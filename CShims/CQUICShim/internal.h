@@ -128,6 +128,7 @@ typedef struct llq_brief_close {
     const llq_close *close;
     uint8_t *bytes;
     size_t length; // 0: there is none
+    bool has_others; // packets of other kinds are in the datagram
     size_t sealed_length, number_offset; // before its header is protected
 } llq_brief_close;
 

@@ -82,8 +82,12 @@ int llq_encrypt(uint8_t *dest, const ngtcp2_crypto_aead *aead, const ngtcp2_cryp
     // section 5.8), whose first byte only looks like a header's.
     if (conn && plaintextlen > 0) {
         prepare(conn, (uint8_t *)(uintptr_t)plaintext, plaintextlen, aad, aadlen);
-        if (conn->brief && aadlen > 0 && kind_of(aad, aadlen) == ONE_RTT)
-            llq_brief_seal(conn, aead, aead_ctx, nonce, noncelen, aad, aadlen);
+        if (conn->brief && aadlen > 0) {
+            if (kind_of(aad, aadlen) == ONE_RTT)
+                llq_brief_seal(conn, aead, aead_ctx, nonce, noncelen, aad, aadlen);
+            else
+                conn->brief->has_others = true;
+        }
     }
     int rv = llq_seal(dest, aead, aead_ctx, plaintext, plaintextlen, nonce, noncelen, aad, aadlen);
     return rv == 0 ? 0 : NGTCP2_ERR_CALLBACK_FAILURE;

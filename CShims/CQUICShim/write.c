@@ -179,6 +179,6 @@ ssize_t llq_conn_write_close(llq_conn *conn, llq_path *path, uint8_t *ecn, uint8
                                                          &error, now);
     conn->brief = NULL;
     llq_leave(previous);
-    *brief_length = rv > 0 ? made.length : 0;
+    *brief_length = rv > 0 && !made.has_others ? made.length : 0;
     return rv < 0 ? 0 : normalize_write(conn, rv, path, ecn, &storage, &info);
 }

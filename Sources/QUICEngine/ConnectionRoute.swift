@@ -31,7 +31,7 @@ final class ConnectionRoute {
 /// A CONNECTION_CLOSE in its packet.
 struct WrittenClose {
     var bytes: [UInt8]
-    /// The same without its reason, in another packet; empty: it has none.
+    /// The same without its reason, in another packet; empty: it has none, or is for a peer that may have no keys for that packet.
     var brief: [UInt8]
     var path: QUICPath
     var ecn: ECNCodepoint

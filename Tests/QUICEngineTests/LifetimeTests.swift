@@ -139,6 +139,24 @@ import Testing
         #expect(sent > 0 && sent < 200)
     }
 
+    @Test("a close before the handshake's end is repeated in whole: its client may have no key for a part of it")
+    func aCloseBeforeTheHandshakesEndIsNotBrief() throws {
+        let world = try EngineWorld()
+        world.network.filter = { _, path in path.local != EngineWorld.serverAddress }
+        var route: ConnectionRoute?
+        world.serverHost.onEvent = { [unowned world] connection, event in
+            guard case .accepted = event else { return }
+            route = connection.route
+            connection.close(code: 9, reason: String(repeating: "x", count: 300), now: world.network.now)
+        }
+        _ = try world.connect()
+        world.simulation.run(for: .milliseconds(100)) { route?.close != nil }
+        let close = try #require(route?.close?.packet)
+        // A long header, and behind its packets the one with the reason.
+        #expect(close.bytes[0] & 0x80 != 0 && close.bytes.count > 300)
+        #expect(close.brief.isEmpty)
+    }
+
     @Test("a restarted server resets what it doesn't know") func aRestartedServerResetsWhatItDoesntKnow() throws {
         let world = try EngineWorld()
         let (client, _) = try world.connected()

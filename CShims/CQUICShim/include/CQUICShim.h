@@ -224,7 +224,8 @@ typedef struct llq_close {
 enum { LLQ_BRIEF_CLOSE_LENGTH = 64 };
 
 /// Writes CONNECTION_CLOSE; 0 if none can be written. `brief` has room for LLQ_BRIEF_CLOSE_LENGTH bytes and gets the same without its
-/// reason, for whoever may not be sent so much; its length is 0 where there is no reason to leave out.
+/// reason, for whoever may not be sent so much; its length is 0 where there is no reason to leave out, and where the peer may have no
+/// 1-RTT keys yet.
 ssize_t llq_conn_write_close(llq_conn *conn, llq_path *path, uint8_t *ecn, uint8_t *destination, size_t capacity,
                              uint8_t *brief, size_t *brief_length, const llq_close *close, uint64_t now);
 
