@@ -118,6 +118,12 @@ final class AddressRace {
     /// The attempt whose server has answered, if it is one of those beside the connection's own.
     var winner: Runner? { runners.first { $0.engine.packetsReceived > 0 } }
 
+    /// The sockets of the attempts beside the connection's own; several attempts may have the same.
+    var ports: [UDPPort] { runners.map(\.port) }
+
+    /// Whether one of these attempts has this socket.
+    func uses(_ port: UDPPort) -> Bool { runners.contains { $0.port === port } }
+
     private func lost(_ runner: Runner) {
         runners.removeAll { $0 === runner }
         paths.giveUp(runner.engine, on: runner.port)

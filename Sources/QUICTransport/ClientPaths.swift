@@ -122,13 +122,12 @@ final class ClientPaths {
     ) {
         var failure = failure
         while let remote = race.next() {
-            // A port number can't be had twice: one that was asked for serves all attempts.
-            if let wanted, wanted.port != 0, let current { return body(.success((remote, current))) }
             let local: SocketAddress
             do { local = try source(toward: remote) } catch {
                 failure = error
                 continue
             }
+            if let port = sharedPort(at: local, in: race) { return body(.success((remote, port))) }
             return openPort(on: local) { result in
                 switch result {
                 case .success(let port): body(.success((remote, port)))
@@ -150,6 +149,16 @@ final class ClientPaths {
         var local = try LocalAddresses.toward(remote)
         if let wanted { local.port = wanted.port }
         return local
+    }
+
+    /// A port number can't be had twice at an address: the socket that has the one that was asked for serves all attempts from there.
+    private func sharedPort(at local: SocketAddress, in race: AddressRace) -> UDPPort? {
+        guard let wanted, wanted.port != 0 else { return nil }
+        // What was asked for with it is one address, unless the routing table chooses.
+        guard wanted.isWildcard, let source = QUICSocketAddress(local) else { return current }
+        return ([current].compactMap { $0 } + race.ports).first {
+            $0.identity == source || SocketAddress($0.identity).isWildcard
+        }
     }
 
     /// Binds a socket that the engine can tell from every other. Ports that lost their number to a rebinding keep their
@@ -226,7 +235,7 @@ final class ClientPaths {
             let engine = try? driver.engine.connect(
                 to: target, from: port.identity, configuration: configuration, now: .now())
         else {
-            if port !== current { driver.remove(port) }
+            if port !== current, !race.uses(port) { driver.remove(port) }
             return nil
         }
         connection.debug("another address of the host is tried", ["remote": "\(remote)"])
@@ -259,7 +268,7 @@ final class ClientPaths {
         engine.userData = nil
         engine.close(code: 0, reason: "", now: .now())
         driver.needsTick()
-        guard let port, port !== current else { return }
+        guard let port, port !== current, !(race?.uses(port) ?? false) else { return }
         port.owner = nil
         driver.remove(port, whenQuiet: engine)
     }

@@ -246,6 +246,30 @@ struct HostAddressTests {
         }
     }
 
+    /// An address of this machine that other machines may know: what goes there comes from there.
+    private static let outer = try? LocalAddresses.expand(loopback("0.0.0.0")).compactMap(\.ipAddress)
+        .first { !$0.hasPrefix("127.") }
+
+    @Test(
+        "A wildcard's port serves all attempts, each from the address that leads where it goes",
+        .enabled(if: HostAddressTests.outer != nil))
+    func fromWildcardToSeveral() async throws {
+        let dead = [try #require(Self.outer), "127.0.0.2"]
+        try await withWorld(dead + [Self.live], deaf: dead) { world in
+            let reserved = try await DatagramBootstrap(group: world.loop).bind(host: "0.0.0.0", port: 0).get()
+            let port = try #require(reserved.localAddress?.port)
+            try await reserved.close()
+            try await world.withClient(delay: .milliseconds(50)) { client in
+                let connection = try await world.connect(client, from: loopback("0.0.0.0", port: port))
+                try await connection.roundTrip()
+                #expect(try await connection.localAddress() == loopback(port: port))
+                for socket in world.deaf.values { #expect(socket.heard > 0) }
+                connection.close()
+                _ = try await connection.closed()
+            }
+        }
+    }
+
     @Test("The address that answers may speak another version")
     func versionNegotiation() async throws {
         let dead = "127.0.0.2"
