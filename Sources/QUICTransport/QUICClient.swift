@@ -18,12 +18,11 @@ public final class QUICClient: Sendable {
     private let attemptDelay: TimeAmount
     private let refusalTime: TimeAmount
     private let state = Mutex(State())
+    private let users = LoopUsers()
 
     private struct State {
         var loops: [ObjectIdentifier: LoopHandle] = [:]
         var isShutDown = false
-        /// That is done. The loops are asked for nothing more then: they may have been shut down, too.
-        var isOver = false
         var silences: [SessionCacheKey: Silence] = [:]
     }
 
@@ -257,21 +256,22 @@ public final class QUICClient: Sendable {
     }
 
     /// Closes every connection with a code and reason, waits until the closes have left, and closes the sockets. Idempotent;
-    /// who connects later gets ``QUICTransportError/Code/shutDown``.
+    /// calls that come together return together. Who connects later gets ``QUICTransportError/Code/shutDown``.
     /// - Parameters:
     ///   - code: the application code that servers get, below 2^62.
     ///   - reason: a text for their logs.
     ///   - timeout: sockets are closed so long after that in any case.
     public func shutdownGracefully(code: UInt64 = 0, reason: String = "", timeout: TimeAmount = .seconds(5)) async {
-        let all: [LoopHandle] = state.withLock { state in
+        guard users.begin() else { return }
+        let all = state.withLock { state in
             state.isShutDown = true
-            return state.isOver ? [] : Array(state.loops.values)
+            return Array(state.loops.values)
         }
         await withTaskGroup(of: Void.self) { group in
             for loop in all { group.addTask { await loop.drain(code: code, reason: reason, timeout: timeout) } }
         }
         for loop in all { await loop.closePorts() }
-        state.withLock { $0.isOver = true }
+        await users.endShutdown()
     }
 
     /// For tests: breaks every socket as a fatal send error would.

@@ -5,7 +5,6 @@ public import Metrics
 public import NIOCore
 public import NIOPosix
 public import QUICEngine
-internal import Synchronization
 
 /// How a server's endpoint behaves.
 public struct QUICServerConfiguration: Sendable {
@@ -47,8 +46,7 @@ public final class QUICServer: Sendable {
     private let tls: TLSServerContext
     private let logger: Logger
     private let rotation: TicketRotation?
-    /// Its loops are asked for nothing more then: they may have been shut down, too.
-    private let isShutDown = Mutex(false)
+    private let users = LoopUsers()
 
     private init(
         localAddresses: [SocketAddress], loops: [LoopHandle], tls: TLSServerContext, logger: Logger,
@@ -246,13 +244,14 @@ public final class QUICServer: Sendable {
 
     /// Accepts no new connections from now on; those that live go on.
     public func stopAccepting() async {
-        guard !isShutDown.withLock({ $0 }) else { return }
+        guard users.begin() else { return }
         for loop in loops { await loop.stopAccepting() }
+        users.end()
     }
 
     /// Stops accepting, lets connections end by themselves for a while, closes the others with a code and reason, waits
-    /// until the closes have left, and closes the sockets. Idempotent. A session layer that wants to move its clients
-    /// elsewhere does that first.
+    /// until the closes have left, and closes the sockets. Idempotent; calls that come together return together. A session layer that
+    /// wants to move its clients elsewhere does that first.
     /// - Parameters:
     ///   - code: the application code that clients get, below 2^62.
     ///   - reason: a text for their logs.
@@ -261,7 +260,7 @@ public final class QUICServer: Sendable {
     public func shutdownGracefully(
         code: UInt64 = 0, reason: String = "", grace: TimeAmount = .zero, timeout: TimeAmount = .seconds(5)
     ) async {
-        guard !isShutDown.withLock({ $0 }) else { return }
+        guard users.begin() else { return }
         rotation?.end()
         await stopAccepting()
         await withTaskGroup(of: Void.self) { group in
@@ -271,7 +270,7 @@ public final class QUICServer: Sendable {
             for loop in loops { group.addTask { await loop.drain(code: code, reason: reason, timeout: timeout) } }
         }
         for loop in loops { await loop.closePorts() }
-        isShutDown.withLock { $0 = true }
+        await users.endShutdown()
     }
 
     /// For tests: breaks every socket as a fatal send error would.

@@ -69,4 +69,21 @@ struct LettingGoTests {
         await listener.stopAccepting()
         await listener.shutdownGracefully()
     }
+
+    @Test("What two shut down at once needs its event loops no more as soon as it is so for one of them")
+    func shutDownByTwo() async throws {
+        let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+        let listener = try await QUICListener.bind(
+            addresses: [loopback()], configuration: serverConfiguration(), group: group)
+        let client = QUICClient()
+        _ = try await client.connect(to: listener, on: group.next())
+        // These take a moment longer.
+        async let otherOfClient: Void = client.shutdownGracefully(timeout: .milliseconds(100))
+        async let otherOfListener: Void = listener.shutdownGracefully(timeout: .milliseconds(100))
+        await client.shutdownGracefully(timeout: .zero)
+        await listener.shutdownGracefully(timeout: .zero)
+        try await group.shutdownGracefully()
+        await otherOfClient
+        await otherOfListener
+    }
 }
