@@ -26,6 +26,8 @@
 // that the client didn't use before, as of an active move, and packets from its other paths. To the client they were
 // lost. Only where no path is left at all, and that validation never over, they are read, as if from the current path,
 // and their address is the next one that shares the ID.
+//
+// A client whose ID is empty, as a browser's is, has none that ngtcp2 could exchange: its paths share that, and nothing waits.
 
 #include "internal.h"
 
@@ -248,6 +250,7 @@ static void note_move(llq_conn *conn, const llq_path_alias *alias) {
         aliases->has_fallback = is_certain;
         return;
     }
+    if (ngtcp2_conn_get_dcid(conn->conn)->datalen == 0) return;
     if (!aliases->has_fallback || !is_certain) aliases->has_twins = true;
     // Two validations of the new path, the second where the first probe was small, and one of the old path: three probe
     // timeouts each.
