@@ -146,6 +146,10 @@ ssize_t llq_conn_write_datagram(llq_conn *conn, llq_path *path, uint8_t *ecn, ui
     ngtcp2_path_storage_zero(&storage);
     *accepted = 0;
     if (conn->aliases.is_lost) return 0;
+#if !LLQ_NGTCP2_1
+    // A 0-RTT packet with nothing else is too short for its header to be protected, on which this version aborts the process.
+    if (length == 0 && !ngtcp2_conn_get_handshake_completed(conn->conn)) return LLQ_NOT_NOW;
+#endif
     llq_conn *previous = llq_enter(conn);
     llq_timer_begin(conn);
 #if !LLQ_NGTCP2_1
@@ -153,7 +157,9 @@ ssize_t llq_conn_write_datagram(llq_conn *conn, llq_path *path, uint8_t *ecn, ui
 #endif
     ngtcp2_ssize rv = ngtcp2_conn_writev_datagram(conn->conn, &storage.path, &info, destination,
                                                   room(conn, capacity), accepted,
-                                                  more ? NGTCP2_WRITE_DATAGRAM_FLAG_MORE : 0u, id, &vec, 1, now);
+                                                  more ? NGTCP2_WRITE_DATAGRAM_FLAG_MORE : 0u, id, &vec,
+                                                  // Every version aborts the process on a vector without bytes.
+                                                  length > 0 ? 1 : 0, now);
     llq_timer_end(conn, rv);
     note_sent(conn, &storage.path, rv, now);
     llq_leave(previous);

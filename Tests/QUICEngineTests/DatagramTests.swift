@@ -192,4 +192,27 @@ import Testing
             return
         }
     }
+
+    @Test("an empty datagram arrives, also one from before the handshake's end") func anEmptyDatagramArrives() throws {
+        let world = try EngineWorld(tickets: true)
+        let (client, server) = try world.connected()
+        world.simulation.run(for: .seconds(2)) { !world.clientSide.tickets.isEmpty }
+        #expect(try client.offer([], id: 1))
+        #expect(try server.offer([], id: 2))
+        world.simulation.run(for: .seconds(1))
+        #expect(world.serverSide.datagrams == [[]] && world.clientSide.datagrams == [[]])
+        #expect(world.clientSide.datagramsAcknowledged == [1] && world.serverSide.datagramsAcknowledged == [2])
+        client.close(code: 0, reason: "", now: world.network.now)
+        world.simulation.run(for: .seconds(3))
+
+        world.clientConfiguration.sessionTicket = try #require(world.clientSide.tickets.last)
+        let returning = try world.connect()
+        // In a packet of its own, behind the first flight.
+        world.simulation.run(for: .milliseconds(1))
+        #expect(returning.handshake == nil && returning.maxDatagramSize != nil)
+        #expect(try returning.offer([], id: 3))
+        world.simulation.run(for: .seconds(2))
+        #expect(world.serverSide.datagrams == [[], []])
+        #expect(world.clientSide.datagramsAcknowledged == [1, 3] && !returning.isClosed)
+    }
 }
