@@ -43,18 +43,33 @@ static void note_number(llq_conn *conn, const uint8_t *header, size_t length) {
     conn->next_packet = number + 1;
 }
 
-/// Whether a packet is the newest that came so far (RFC 9000 appendix A.3).
-static bool is_newest(llq_conn *conn, const uint8_t *header, size_t length) {
-    uint64_t low, step, expected = conn->next_received;
+/// The number of a packet that came, in full (RFC 9000 appendix A.3). False: the header is too short.
+static bool read_received(uint64_t expected, const uint8_t *header, size_t length, uint64_t *number) {
+    uint64_t low, step;
     if (!read_number(header, length, &low, &step)) return false;
-    uint64_t number = (expected & ~(step - 1)) | low;
-    if (number + step / 2 <= expected)
-        number += step;
-    else if (number > expected + step / 2 && number >= step)
-        number -= step;
-    if (number < expected) return false;
+    *number = (expected & ~(step - 1)) | low;
+    if (*number + step / 2 <= expected)
+        *number += step;
+    else if (*number > expected + step / 2 && *number >= step)
+        *number -= step;
+    return true;
+}
+
+/// Whether a packet is the newest that came so far.
+static bool is_newest(llq_conn *conn, const uint8_t *header, size_t length) {
+    uint64_t number;
+    if (!read_received(conn->next_received, header, length, &number) || number < conn->next_received) return false;
     conn->next_received = number + 1;
     return true;
+}
+
+// ngtcp2 aborts the process on a number that may be beyond the last there can be, 2^62 - 1: on any whose lowest bits are small, once one
+// within 2^32 of that has come. A peer needs two billion packets for it, which leave out as many numbers each as they may.
+static const uint64_t LAST_READ = ((uint64_t)1 << 62) - ((uint64_t)1 << 33);
+
+int llq_number_is_read(uint64_t expected, const uint8_t *header, size_t length) {
+    uint64_t number;
+    return read_received(expected, header, length, &number) && number <= LAST_READ;
 }
 
 /// What is done with a packet before it is protected.
@@ -147,6 +162,9 @@ int llq_decrypt(uint8_t *dest, const ngtcp2_crypto_aead *aead, const ngtcp2_cryp
     if (!conn || ciphertextlen < aead->max_overhead) return 0;
     size_t length = ciphertextlen - aead->max_overhead;
     if (comes_too_early(conn, dest, length, aad, aadlen)) return NGTCP2_ERR_DECRYPT;
+    packet_kind kind = kind_of(aad, aadlen);
+    if ((kind == ONE_RTT || kind == ZERO_RTT) && !llq_number_is_read(conn->next_received, aad, aadlen))
+        return NGTCP2_ERR_DECRYPT;
     inspect(conn, dest, length, aad, aadlen);
     return 0;
 }

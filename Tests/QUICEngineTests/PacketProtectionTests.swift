@@ -152,4 +152,21 @@ struct PacketProtectionTests {
         protectors.removeLast(350)
         try check(protectors, step: 1)
     }
+
+    @Test("packets are read up to a number that no honest peer comes to", arguments: 1...4)
+    func numbersAreBounded(bytes: Int) {
+        func isRead(_ number: UInt64, expecting expected: UInt64) -> Bool {
+            let id = [UInt8](repeating: 7, count: 8)
+            let low = (0..<bytes).reversed().map { UInt8(truncatingIfNeeded: number >> UInt64(8 * $0)) }
+            let header = [0x40 | UInt8(bytes - 1)] + id + low
+            return llq_number_is_read(expected, header, header.count) != 0
+        }
+        // As far as the bytes that it goes without tell.
+        let half: UInt64 = 1 << UInt64(8 * bytes - 1)
+        let last: UInt64 = (1 << 62) - (1 << 33)
+        for number in [0, 1, half] { #expect(isRead(number, expecting: 0)) }
+        for number in [last - half + 1, last - 1, last] { #expect(isRead(number, expecting: last)) }
+        for number in [last + 1, last + half - 1, last + half] { #expect(!isRead(number, expecting: last)) }
+        #expect(!isRead(last + 1, expecting: last - half + 1))
+    }
 }

@@ -31,6 +31,10 @@ int llq_protector_open(const llq_protector *protector, uint8_t *destination, con
 /// Five bytes of mask for a sample of 16.
 int llq_protector_mask(const llq_protector *protector, uint8_t *mask, const uint8_t *sample);
 
+/// Whether a packet is read whose header ends with the lowest bytes of its number, where `expected` is the largest number so far and
+/// one. Exposed for its tests.
+int llq_number_is_read(uint64_t expected, const uint8_t *header, size_t length);
+
 #ifdef __cplusplus
 }
 #endif
