@@ -224,14 +224,17 @@ extension QUICEngineConnection {
         reportWritable { _ in true }
     }
 
-    /// There is room again of what the connections of an address may have together. Who is first takes most of it: that goes round.
-    func reportWritableForAddress() {
+    /// There is room again of what the connections of an address may have together.
+    func reportWritableForAddress() { forEachWaiting { reportWritable($0) } }
+
+    /// Visits the streams whose writers wait. Who is first takes most of the room: that goes round.
+    func forEachWaiting(_ tell: (EngineStream) -> Void) {
         let last = firstWoken
         let waiting = streams.all.filter(\.owesWritable)
             .sorted { $0.id.rawValue &- last &- 1 < $1.id.rawValue &- last &- 1 }
         var isFirst = true
         for stream in waiting {
-            reportWritable(stream)
+            tell(stream)
             // One that waits for something else, too, has had no turn, and leaves the next one's where it is.
             guard isFirst, !stream.owesWritable else { continue }
             firstWoken = stream.id.rawValue

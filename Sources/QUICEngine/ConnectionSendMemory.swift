@@ -99,10 +99,30 @@ extension QUICEngineConnection {
                 reportWritableForAddress()
             } else {
                 memory.waiters.set(self)
-                if firstBytes.becameFree() { reportWritableForAddress() }
+                if firstBytes.becameFree() { offerFirstBytes(besides: memory) }
             }
         }
         endpoint.offer(memory, now: now)
+    }
+
+    /// Wakes as many writers as find enough of the first bytes that are free: a hundred would else wake for each kilobyte, all but one or
+    /// two of them in vain. The others are told a little later, of what is left then.
+    private func offerFirstBytes(besides memory: AddressSendMemory) {
+        var promised = FirstBytes()
+        var someAreLeft = false
+        forEachWaiting { stream in
+            let kind = stream.countedKind
+            let room = firstBytes.room(for: kind) - promised[kind].bytes
+            guard room >= FirstBytes.enough || hasSharedRoom(of: memory) else {
+                firstBytes[kind].isAwaited = true
+                if promised[kind].bytes > 0 { someAreLeft = true }
+                return
+            }
+            reportWritable(stream)
+            guard !stream.owesWritable else { return }
+            promised[kind].bytes += max(0, min(FirstBytes.ofStream - stream.sendBuffer.count, room))
+        }
+        if someAreLeft { endpoint.serveLater(self) }
     }
 }
 
@@ -223,11 +243,25 @@ extension QUICEndpoint {
         if sendMemoryOffer == nil { sendMemoryOffer = now.advanced(byNanoseconds: Self.offerPause) }
     }
 
+    /// Some of a connection's writers are to be told of its first bytes.
+    func serveLater(_ connection: QUICEngineConnection) {
+        guard !connection.isUnserved else { return }
+        connection.isUnserved = true
+        unservedWriters.append(connection)
+        if sendMemoryOffer == nil { sendMemoryOffer = connection.now.advanced(byNanoseconds: Self.offerPause) }
+    }
+
     /// Tells the next ones.
     func offerSendMemory(now: QUICInstant) {
-        let unoffered = unofferedSendMemory
+        let (unoffered, unserved) = (unofferedSendMemory, unservedWriters)
         unofferedSendMemory = []
+        unservedWriters = []
         sendMemoryOffer = nil
+        for connection in unserved {
+            connection.isUnserved = false
+            connection.advance(to: now)
+            connection.offerAddressRoom()
+        }
         for memory in unoffered {
             memory.isUnoffered = false
             offer(memory, now: now)

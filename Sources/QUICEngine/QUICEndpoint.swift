@@ -45,6 +45,8 @@ public final class QUICEndpoint: CustomReflectable {
     var maxSendMemoryPerAddress: Int
     /// Those whose writers have not all been told of the room that there is, and when the next ones are.
     var unofferedSendMemory: [AddressSendMemory] = []
+    /// The same of connections with first bytes that are free.
+    var unservedWriters: [QUICEngineConnection] = []
     @exclusivity(unchecked) var sendMemoryOffer: QUICInstant?
     /// Packets that belong to no connection: refusals, resets, repeated closes.
     var loosePackets = FIFO<(bytes: [UInt8], path: QUICPath, ecn: ECNCodepoint)>()

@@ -45,6 +45,8 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
     @exclusivity(unchecked) var firstBytes = FirstBytes()
     /// Where it is among those that wait for room there; nil: it doesn't.
     @exclusivity(unchecked) var sendWaiterIndex: Int?
+    /// Some of its writers are to be told a little later that there is room.
+    @exclusivity(unchecked) var isUnserved = false
     /// The stream that was first when room in that was last told of.
     @exclusivity(unchecked) var firstWoken = UInt64.max
     /// A write was short because of all streams together.

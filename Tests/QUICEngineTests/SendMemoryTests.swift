@@ -232,6 +232,31 @@ import Testing
         #expect(try server.send(pattern(3_000), on: streams[7]) == 2_048)
     }
 
+    @Test(
+        "as many streams are told of room that each may have as find some, and the next ones if those don't write",
+        arguments: [true, false])
+    func someStreamsAreToldAtATime(writes: Bool) throws {
+        let world = try makeWorld()
+        let writers = Writers()
+        let pairs = try (0..<7).map { _ in try world.connected() }
+        world.network.setBlackhole(EngineWorld.clientAddress, true)
+        for pair in pairs { _ = try writers.begin(on: pair.server) }
+        let server = pairs[0].server
+        let streams = try (0..<20).map { _ in try server.open(bidirectional: false) }
+        let taken = try streams.map { try server.send(pattern(3_000), on: $0) }
+        #expect(taken == [Int](repeating: 2_048, count: 7) + [Int](repeating: 0, count: 13))
+        var told: [QUICStreamID] = []
+        world.serverHost.onEvent = { _, event in
+            if case .streamWritable(let id) = event { told.append(id) }
+        }
+        server.reset(streams[0], code: 1)
+        while let (connection, event) = world.server.pollEvent() { world.serverHost.onEvent?(connection, event) }
+        #expect(told == [streams[7]])
+        if writes { #expect(try server.send(pattern(3_000), on: streams[7]) == 2_048) }
+        world.simulation.run(for: .milliseconds(100))
+        #expect(told == (writes ? [streams[7]] : Array(streams[7...])))
+    }
+
     @Test("a writer is woken when other connections of its address end, though nothing of its own is acknowledged")
     func theEndOfOthersWakes() throws {
         let world = try makeWorld()
