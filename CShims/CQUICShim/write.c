@@ -12,6 +12,12 @@ static void note_sent(llq_conn *conn, const ngtcp2_path *path, ngtcp2_ssize leng
     llq_size_note_sent(conn, path, length, now);
 }
 
+/// Whether a packet stays open for more. ngtcp2 pads one with an answer to PATH_CHALLENGE (RFC 9000 section 8.2.2), and forgets to when
+/// more goes into it: such a packet is over with what it gets first.
+static bool stays_open(const llq_conn *conn, uint32_t more) {
+    return more && (conn->timer.untimed == 0 || conn->timer.is_packet_open);
+}
+
 static ssize_t normalize_write(llq_conn *conn, ngtcp2_ssize rv, llq_path *path, uint8_t *ecn,
                                const ngtcp2_path_storage *storage, const ngtcp2_pkt_info *info) {
     if (rv > 0) {
@@ -39,7 +45,8 @@ ssize_t llq_conn_write_stream(llq_conn *conn, llq_path *path, uint8_t *ecn, uint
     ngtcp2_path_storage storage;
     ngtcp2_pkt_info info = {0};
     ngtcp2_ssize taken = -1;
-    uint32_t flags = (more ? NGTCP2_WRITE_STREAM_FLAG_MORE : 0u) | (fin ? NGTCP2_WRITE_STREAM_FLAG_FIN : 0u);
+    uint32_t flags = (stays_open(conn, more) ? NGTCP2_WRITE_STREAM_FLAG_MORE : 0u) |
+                     (fin ? NGTCP2_WRITE_STREAM_FLAG_FIN : 0u);
     ngtcp2_path_storage_zero(&storage);
     *accepted = -1;
     if (conn->aliases.is_lost) return 0;
@@ -143,6 +150,7 @@ ssize_t llq_conn_write_datagram(llq_conn *conn, llq_path *path, uint8_t *ecn, ui
     ngtcp2_path_storage storage;
     ngtcp2_pkt_info info = {0};
     ngtcp2_vec vec = {.base = (uint8_t *)(uintptr_t)data, .len = length};
+    uint32_t flags = stays_open(conn, more) ? NGTCP2_WRITE_DATAGRAM_FLAG_MORE : 0u;
     ngtcp2_path_storage_zero(&storage);
     *accepted = 0;
     if (conn->aliases.is_lost) return 0;
@@ -155,11 +163,10 @@ ssize_t llq_conn_write_datagram(llq_conn *conn, llq_path *path, uint8_t *ecn, ui
 #if !LLQ_NGTCP2_1
     if (!conn->timer.is_packet_open && leaves_room(conn, length)) llq_timer_request(conn);
 #endif
-    ngtcp2_ssize rv = ngtcp2_conn_writev_datagram(conn->conn, &storage.path, &info, destination,
-                                                  room(conn, capacity), accepted,
-                                                  more ? NGTCP2_WRITE_DATAGRAM_FLAG_MORE : 0u, id, &vec,
-                                                  // Every version aborts the process on a vector without bytes.
-                                                  length > 0 ? 1 : 0, now);
+    // Every version aborts the process on a vector without bytes.
+    size_t count = length > 0 ? 1 : 0;
+    ngtcp2_ssize rv = ngtcp2_conn_writev_datagram(conn->conn, &storage.path, &info, destination, room(conn, capacity),
+                                                  accepted, flags, id, &vec, count, now);
     llq_timer_end(conn, rv);
     note_sent(conn, &storage.path, rv, now);
     llq_leave(previous);

@@ -102,6 +102,33 @@ import Testing
         #expect(server.path.remote == EngineWorld.otherClientAddress)
     }
 
+    @Test("an answer to PATH_CHALLENGE is padded, also one that leaves with stream data")
+    func anAnswerToPathChallengeIsPadded() throws {
+        let world = try EngineWorld()
+        var sizes: [Int] = []
+        world.client.rewrite = { plaintext, header in
+            guard let first = header.first, first & 0x80 == 0, plaintext.first == 0x1b else { return }
+            sizes.append(header.count + plaintext.count + 16)
+        }
+        world.serverSide.echoes = true
+        let (client, _) = try world.connected()
+        world.simulation.run(for: .seconds(1))
+        let stream = try client.open()
+        // What is sent back comes with the challenge, and has the client send more at once.
+        world.clientHost.onEvent = { [unowned world] connection, event in
+            world.clientSide.handle(event, on: connection)
+            if case .streamReadable = event { _ = try? connection.send(pattern(700), on: stream) }
+        }
+        for port in 1000..<1010 as Range<UInt16> {
+            let outside = QUICSocketAddress(ipv4: (192, 0, 2, 1), port: port)
+            world.network.setNAT(EngineWorld.clientAddress, appearsAs: outside)
+            try client.send(pattern(700), on: stream)
+            world.simulation.run(for: .milliseconds(300))
+        }
+        #expect(sizes.count >= 10 && sizes.allSatisfy { $0 >= 1_200 }, "\(sizes)")
+        #expect(!client.isClosed)
+    }
+
     @Test("a client that moves while its NAT's rebinding is validated is followed", arguments: [true, false])
     func aClientThatMovesWhileItsNATsRebindingIsValidatedIsFollowed(answersReach: Bool) throws {
         let world = try EngineWorld()
