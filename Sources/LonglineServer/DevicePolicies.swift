@@ -50,7 +50,8 @@ extension Close {
 }
 
 extension ServerCore {
-    /// Takes the place for a session whose handshake is complete, and ends the sessions that lose it: on return they have ended.
+    /// Takes the place for a session whose handshake is complete, and ends the sessions that lose it: on return they have ended,
+    /// but for those of a loop that does not come to it within ``ServerLimits/loopPatience``.
     ///
     /// A session that comes up meanwhile with an older login is either in its loop's table, as it asks for its place only after
     /// it was put there, or finds the place taken.
@@ -67,7 +68,8 @@ extension ServerCore {
         case .refused(let holder, _): return Close(evictedBy: policy, identity, holder: holder)
         case .taken: break
         }
-        for loop in loops { try? await loop.submit { $0.evict(olderThan: login, policy) } }
+        // One that is stuck does it once it goes on, and keeps nobody from logging in.
+        await loops.run(waitingAtMost: limits.loopPatience) { $0.evict(olderThan: login, policy) }
         return nil
     }
 }

@@ -9,7 +9,7 @@ extension EventLoop {
         before late: @escaping @Sendable () async throws -> Void, _ body: @escaping @Sendable () -> Value
     ) async -> Value? {
         await withCheckedContinuation { continuation in
-            let visit = LoopVisit<Value>(continuation)
+            let visit = LoopVisit<Value?>(continuation)
             let timer = Task { if (try? await late()) != nil { visit.take()?.resume(returning: nil) } }
             execute {
                 timer.cancel()
@@ -28,6 +28,41 @@ extension LoopReference {
     ) async -> Value? {
         await eventLoop.submit(before: late) { [loop] in body(loop.value) }
     }
+
+    /// Runs on the loop, and waits for that, but no longer than `patience`: on one that is stuck it runs once that goes on.
+    func run(waitingAtMost patience: Duration, _ body: @escaping @Sendable (ServerLoop) -> Void) async {
+        await withCheckedContinuation { (continuation: CheckedContinuation<Void, Never>) in
+            let visit = LoopVisit<Void>(continuation)
+            let timer = visit.giveUp(after: patience, with: ())
+            execute { loop in
+                body(loop)
+                timer.cancel()
+                visit.take()?.resume()
+            }
+        }
+    }
+
+    /// Waits until no link and no store call is left on the loop, or until a time.
+    /// - Parameter patience: how long behind that time the loop may take to say so.
+    /// - Returns: links that are left; nil when the loop doesn't say.
+    func whenIdle(until deadline: NIODeadline, patience: Duration) async -> Int? {
+        let time = Duration.nanoseconds(max((deadline - .now()).nanoseconds, 0))
+        return await withCheckedContinuation { continuation in
+            let visit = LoopVisit<Int?>(continuation)
+            let timer = visit.giveUp(after: time + patience, with: nil)
+            execute { loop in
+                let promise = eventLoop.makePromise(of: Void.self)
+                // A promise that was kept in time ignores this.
+                let end = eventLoop.scheduleTask(deadline: deadline) { promise.succeed() }
+                promise.futureResult.whenComplete { _ in
+                    end.cancel()
+                    timer.cancel()
+                    visit.take()?.resume(returning: self.loop.value.connections)
+                }
+                loop.whenIdle(promise)
+            }
+        }
+    }
 }
 
 extension [LoopReference] {
@@ -41,19 +76,31 @@ extension [LoopReference] {
             return values
         }
     }
+
+    /// As ``LoopReference/run(waitingAtMost:_:)``, on all at once.
+    func run(waitingAtMost patience: Duration, _ body: @escaping @Sendable (ServerLoop) -> Void) async {
+        await withTaskGroup(of: Void.self) { group in
+            for loop in self { group.addTask { await loop.run(waitingAtMost: patience, body) } }
+        }
+    }
 }
 
 /// Who waits for an event loop, until either it or the time comes.
-private final class LoopVisit<Value: Sendable>: Sendable {
-    private let waiter: Mutex<CheckedContinuation<Value?, Never>?>
+private final class LoopVisit<Answer: Sendable>: Sendable {
+    private let waiter: Mutex<CheckedContinuation<Answer, Never>?>
 
-    init(_ waiter: CheckedContinuation<Value?, Never>) { self.waiter = Mutex(waiter) }
+    init(_ waiter: CheckedContinuation<Answer, Never>) { self.waiter = Mutex(waiter) }
 
     /// For the first who asks.
-    func take() -> CheckedContinuation<Value?, Never>? {
+    func take() -> CheckedContinuation<Answer, Never>? {
         waiter.withLock { waiter in
             defer { waiter = nil }
             return waiter
         }
+    }
+
+    /// Has nobody wait for longer; to be cancelled once the loop has come to it.
+    func giveUp(after patience: Duration, with answer: Answer) -> Task<Void, Never> {
+        Task { if (try? await Task.sleep(for: patience)) != nil { take()?.resume(returning: answer) } }
     }
 }

@@ -234,7 +234,7 @@ final class ServerLoop {
         roomDeleted(room, at: end)
     }
 
-    private func roomDeleted(_ room: ChannelKey, at end: Position) {
+    func roomDeleted(_ room: ChannelKey, at end: Position) {
         guard case .room(let name) = room.channel else { return }
         history.recordDeletion(room, end: end)
         var hosts: [SessionHost] = []

@@ -61,24 +61,21 @@ final class ServerRuntime: Sendable {
     /// - Returns: links that are left.
     func waitUntilIdle(timeout: TimeAmount) async -> Int { await waitUntilIdle(until: .now() + timeout) }
 
-    /// As ``waitUntilIdle(timeout:)``, until a time. All loops wait at once.
+    /// As ``waitUntilIdle(timeout:)``, until a time. All loops wait at once; one that is stuck holds up nobody for longer than
+    /// ``ServerLimits/loopPatience`` behind it, and counts with all links that there are then.
     func waitUntilIdle(until deadline: NIODeadline) async -> Int {
-        let waits = loops.map { loop in
-            let promise = loop.eventLoop.makePromise(of: Void.self)
-            loop.execute { $0.whenIdle(promise) }
-            // A promise that was kept in time ignores this.
-            let timer = loop.eventLoop.scheduleTask(deadline: deadline) { promise.succeed() }
-            return (idle: promise.futureResult, timer: timer)
-        }
-        var left = 0
-        for (loop, wait) in zip(loops, waits) {
-            try? await wait.idle.get()
-            wait.timer.cancel()
-            left += (try? await loop.submit { $0.snapshot().connections }) ?? 0
+        let patience = core.limits.loopPatience
+        let left = await withTaskGroup(of: Int?.self) { group in
+            for loop in loops { group.addTask { await loop.whenIdle(until: deadline, patience: patience) } }
+            var sum: Int? = 0
+            for await part in group {
+                if let before = sum, let part { sum = before + part } else { sum = nil }
+            }
+            return sum
         }
         // What sessions said to other loops at their end has arrived behind this.
-        for loop in loops { try? await loop.submit { _ in } }
-        return left
+        await loops.run(waitingAtMost: patience) { _ in }
+        return left ?? core.linkCount
     }
 
     /// The figures of all loops, of one that doesn't answer within ``ServerLimits/loopPatience`` those that it answered last.

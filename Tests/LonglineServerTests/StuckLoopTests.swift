@@ -70,4 +70,55 @@ import Testing
             #expect(try await behind.closed() == .credentialRevoked)
         }
     }
+
+    @Test("takes no other one the end of a wait for idle loops")
+    func idle() async throws {
+        var limits = ServerLimits()
+        limits.loopPatience = .milliseconds(20)
+        try await TestServer(limits: limits).use { server in
+            _ = try await server.connected("ann", loop: 0)
+            let release = DispatchSemaphore(value: 0)
+            defer { release.signal() }
+            server.runtime.loops[0].eventLoop.execute { release.wait() }
+            #expect(await server.runtime.waitUntilIdle(timeout: .zero) == 1)
+        }
+    }
+
+    @Test("keeps nobody from taking the place of an older login")
+    func login() async throws {
+        var limits = ServerLimits()
+        limits.loopPatience = .milliseconds(20)
+        let policies = DevicePolicies(tenants: [TokenIssuer.tenant: .one])
+        try await TestServer(limits: limits, loops: 3, devicePolicies: policies).use { server in
+            // On the first loop nobody has a place to lose.
+            let release = DispatchSemaphore(value: 0)
+            defer { release.signal() }
+            server.runtime.loops[0].eventLoop.execute { release.wait() }
+            let old = try await server.device("ann", "old", loop: 1)
+            _ = try await old.connect(login: 5)
+            let ann = UserKey(tenant: TokenIssuer.tenant, user: old.user)
+            let registry = server.runtime.core.registry
+            while registry.devices(of: ann) != [old.device] { await Task.yield() }
+            let new = try await server.device("ann", "new", loop: 2)
+            _ = try await new.connect(login: 6)
+            #expect(try await old.closed() == .evicted)
+            while registry.devices(of: ann) != [new.device] { await Task.yield() }
+        }
+    }
+
+    @Test("keeps no change of a room from those on another one, nor from who asked for it")
+    func room() async throws {
+        var limits = ServerLimits()
+        limits.loopPatience = .milliseconds(20)
+        try await TestServer(limits: limits).use { server in
+            let ann = try await server.connected("ann", loop: 1)
+            let release = DispatchSemaphore(value: 0)
+            defer { release.signal() }
+            server.runtime.loops[0].eventLoop.execute { release.wait() }
+            let hall = try RoomID("hall")
+            let key = DeviceKey(tenant: TokenIssuer.tenant, user: ann.user, device: LonglineServer.serviceDevice)
+            #expect(try await server.runtime.change(hall, .appoint(nil), by: key).receipt != nil)
+            #expect(try await ann.delivered(.room(hall), kind: .joined).entry.member == ann.user)
+        }
+    }
 }

@@ -214,18 +214,17 @@ extension ServerRuntime {
         return outcome
     }
 
-    /// Tells the sessions of the user whose right changed, and wakes the room, on every loop.
+    /// Tells the sessions of the user whose right changed, and wakes the room, on every loop. One that is stuck
+    /// does so once it goes on.
     fileprivate func tell(_ receipt: RoomReceipt, _ device: DeviceKey, _ room: RoomID) async {
         let key = ChannelKey(tenant: device.tenant, channel: .room(room))
         let user = device.userKey
         let changed = receipt.entitlement.map { SessionChannel($0, cursor: nil, sent: $0.after) }
-        if receipt.isDeleted { try? await loops.first?.submit { $0.publishDeletion(of: key, at: receipt.position) } }
-        for loop in loops {
-            try? await loop.submit { loop in
-                // No link has the number 0: nobody asked.
-                if let changed { loop.channelChanged(changed, of: user, except: 0) }
-                loop.wake([key: receipt.head])
-            }
+        await loops.run(waitingAtMost: core.limits.loopPatience) { loop in
+            if receipt.isDeleted { loop.roomDeleted(key, at: receipt.position) }
+            // No link has the number 0: nobody asked.
+            if let changed { loop.channelChanged(changed, of: user, except: 0) }
+            loop.wake([key: receipt.head])
         }
     }
 }
