@@ -118,6 +118,29 @@ import Testing
         try await store.close()
     }
 
+    @Test("one write that fails takes none with it that were handed over together, and they keep their order")
+    func aWriteThatFailsTakesNoneWithIt() async throws {
+        let folder = try TemporaryFolder()
+        let store = try open(folder.path)
+        let other = try DatabaseQueue(path: folder.path + "/longline.db")
+        try await other.write {
+            try $0.execute(
+                sql: """
+                    CREATE TRIGGER bad BEFORE INSERT ON entries WHEN NEW.sender = 'mallory'
+                        BEGIN SELECT RAISE(ABORT, 'bad'); END
+                    """)
+        }
+        try other.close()
+        var batch = (1...7).map { request(id: $0, "\($0)") }
+        batch.insert(request("mallory", id: 1), at: 3)
+        let outcomes = await store.append(batch)
+        #expect(outcomes.map(\.isEntered) == [true, true, true, false, true, true, true, true])
+        #expect(outcomes[3].refused?.code == .overloaded)
+        #expect(outcomes.compactMap(\.published?.id) == Array(1...7))
+        #expect(try await store.all(inbox("alice")).map(\.text) == (1...7).map { "\($0)" })
+        try await store.close()
+    }
+
     @Test("a full queue refuses, and loses nothing that it took") func aFullQueueRefusesAndLosesNothingThatItTook()
         async throws
     {

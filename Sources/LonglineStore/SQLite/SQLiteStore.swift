@@ -201,15 +201,9 @@ public final class SQLiteStore: MessageStore, StoreMaintenance {
 
     public func append(_ batch: [AppendRequest]) async -> [AppendOutcome] {
         guard !batch.isEmpty else { return [] }
-        let bytes = batch.reduce(0) { $0 + $1.publish.payload.readableBytes + 256 }
-        do throws(StoreError) {
-            return try await write(requests: batch.count, bytes: bytes) { logic in
-                try batch.map { try logic.append($0) }
-            }
-        } catch {
-            return batch.map {
-                .refused(Refused(id: $0.publish.id, code: error.refusal, retryAfter: limits.retryAfter))
-            }
+        return await withCheckedContinuation { continuation in
+            commits.submit(
+                .append(batch[...], retryAfter: limits.retryAfter) { continuation.resume(returning: $0) })
         }
     }
 

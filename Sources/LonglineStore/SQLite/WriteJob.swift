@@ -8,6 +8,8 @@ struct WriteJob: Sendable {
     let perform: @Sendable (inout StoreLogic<SQLiteTables>) throws -> @Sendable () -> Void
     /// Answers the caller that nothing was stored.
     let refuse: @Sendable (StoreError) -> Void
+    /// Smaller jobs in its place, to be done in their order, which answer the caller together; nil: it is one.
+    var parts: (@Sendable () -> [WriteJob])?
 }
 
 /// Writes that wait for the writer: bounded, first in, first out.

@@ -54,8 +54,9 @@ final class Writer: @unchecked Sendable {
     }
 
     /// Writes a batch, and answers each of its jobs after its transaction is on disk.
+    /// - Parameter isSaid: whether the log has already that it failed: it is a part of what did.
     /// - Returns: the error, when nothing may be written any more.
-    func write(_ batch: [WriteJob], _ db: Database) -> StoreError? {
+    func write(_ batch: [WriteJob], _ db: Database, isSaid: Bool = false) -> StoreError? {
         if failed == nil { failed = checkpoints.failure }
         if let failed {
             for job in batch { job.refuse(failed) }
@@ -74,12 +75,22 @@ final class Writer: @unchecked Sendable {
             // One bad write shall not take its neighbours with it.
             for job in batch { _ = write([job], db) }
         } catch {
-            refuse(batch, error)
+            // Nor one bad publish those that were handed over with it.
+            if error.mayBeOfOne, let job = batch.first, let parts = job.parts?() {
+                if !isSaid { say(error.asUnavailable, writes: job.requests) }
+                for part in parts { _ = write([part], db, isSaid: true) }
+            } else {
+                refuse(batch, error, isSaid: isSaid)
+            }
         }
         return failed
     }
 
-    private func refuse(_ batch: [WriteJob], _ error: FailedTransaction) {
+    private func say(_ error: StoreError, writes: Int) {
+        logger.error("store write failed", metadata: ["error": "\(error)", "writes": "\(writes)"])
+    }
+
+    private func refuse(_ batch: [WriteJob], _ error: FailedTransaction, isSaid: Bool) {
         let answer: StoreError
         switch error.failure {
         case .full:
@@ -92,8 +103,8 @@ final class Writer: @unchecked Sendable {
         case .fatal:
             answer = fail("a transaction could not be made durable: \(error.description)")
         case .other:
-            answer = StoreError(.unavailable, message: error.description)
-            logger.error("store write failed", metadata: ["error": "\(answer)", "writes": "\(batch.count)"])
+            answer = error.asUnavailable
+            if !isSaid { say(answer, writes: batch.count) }
         }
         for job in batch { job.refuse(answer) }
     }
@@ -184,17 +195,24 @@ struct FailedTransaction: Error {
     /// Whether the write-ahead log may have all of it nevertheless: what comes behind the last write and its sync, as the log's index that
     /// needs room or memory, failed.
     let mayBeInLog: Bool
+    /// Whether it may be about one of several writes: memory, and locks, are about all.
+    let mayBeOfOne: Bool
     let description: String
+
+    var asUnavailable: StoreError { StoreError(.unavailable, message: description) }
 
     init(_ error: any Error, isCommit: Bool, systemError: CInt) {
         if let error = error as? DatabaseError {
             failure = WriteFailure(error.extendedResultCode, isCommit: isCommit, systemError: systemError)
             let isBehindLog = error.resultCode == .SQLITE_IOERR || error.resultCode == .SQLITE_NOMEM
             mayBeInLog = isCommit && isBehindLog && failure != .fatal
+            let ofAll: [ResultCode] = [.SQLITE_NOMEM, .SQLITE_BUSY, .SQLITE_LOCKED, .SQLITE_INTERRUPT]
+            mayBeOfOne = failure == .other && !ofAll.contains(error.resultCode)
             description = "SQLite \(error.extendedResultCode.rawValue): \(error.message ?? "")"
         } else {
             failure = .other
             mayBeInLog = false
+            mayBeOfOne = true
             description = "\(error)"
         }
     }
