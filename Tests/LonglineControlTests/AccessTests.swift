@@ -165,6 +165,17 @@ import Testing
         }
     }
 
+    @Test("says the longest time that there is where the operator's is longer")
+    func endless() throws {
+        var policy = AccessPolicy()
+        policy.lifetime = .seconds(Int64.max)
+        policy.backOffReset = .seconds(Int64.max / 500)
+        let told = AccessConfiguration(
+            nodes: [], policy: policy, limits: ServerLimits(), tenant: ControlService.tenant, question: nil, now: 5_000)
+        #expect(told.expiresAt == 5_000 + FrameLimits.maximumNumber)
+        #expect(told.backOff.resetAfter == FrameLimits.maximumNumber && told.backOff.base == 250)
+    }
+
     @Test("leaves no node out for another's many addresses, and keeps the order")
     func manyAddresses() throws {
         func told(_ counts: [Int]) -> [String] {

@@ -111,8 +111,3 @@ struct AccessConfiguration: Hashable, Sendable, Codable {
         return points
     }
 }
-
-extension Duration {
-    /// Rounded down; 0 for a negative one.
-    var wholeMilliseconds: UInt64 { UInt64(max(self / .milliseconds(1), 0)) }
-}

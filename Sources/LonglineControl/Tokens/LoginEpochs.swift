@@ -1,5 +1,6 @@
 import Foundation
 import GRDB
+import LonglineServer
 import LonglineStore
 import LonglineWire
 

@@ -29,12 +29,3 @@ extension CircuitBreaker {
         self.init(after: settings.breakAfter, time: settings.breakTime.wholeMilliseconds)
     }
 }
-
-extension Duration {
-    /// Milliseconds, rounded down; 0 for less than none.
-    var wholeMilliseconds: UInt64 {
-        let (seconds, attoseconds) = components
-        guard seconds >= 0, attoseconds >= 0 else { return 0 }
-        return UInt64(seconds) &* 1_000 &+ UInt64(attoseconds / 1_000_000_000_000_000)
-    }
-}
