@@ -29,6 +29,8 @@ public struct ControlLimits: Sendable {
     public var overdueRequests = 1_024
     /// The longest life of a token that is issued.
     public var tokenLifetime = Duration.seconds(30 * 24 * 3_600)
+    /// Idempotency keys of one API key that are remembered, each for a day. Beyond, a request with another one gets 503 and `Retry-After`.
+    public var idempotencyKeys = 10_000_000
     /// Log lines a second about requests that fail, errors and others each; what is more is counted.
     public var logLinesPerSecond = 50.0
 
@@ -103,8 +105,8 @@ extension LonglineControl {
             try access.validate()
             guard limits.connections >= 1, limits.openRequests >= 1,
                 (8 * 1024...1024 * 1024).contains(limits.headerBytes),
-                limits.headerFields >= 16, limits.overdueRequests >= 1, limits.handshakeTimeout > .zero,
-                sampleInterval > .zero,
+                limits.headerFields >= 16, limits.overdueRequests >= 1, limits.idempotencyKeys >= 1,
+                limits.handshakeTimeout > .zero, sampleInterval > .zero,
                 limits.tokenLifetime >= .seconds(1)
             else {
                 throw ControlError(

@@ -45,7 +45,8 @@ public final class LonglineControl: Service {
             logger: configuration.logger, linesPerSecond: configuration.limits.logLinesPerSecond, now: .now())
         sampler = StatisticsSampler(server, log: log, interval: configuration.sampleInterval, metrics: metrics)
         let idempotency = IdempotencyKeys(
-            configuration.database, time: configuration.time, logger: configuration.logger)
+            configuration.database, time: configuration.time, logger: configuration.logger,
+            limit: configuration.limits.idempotencyKeys)
         janitor = ControlJanitor(
             keys: idempotency, logins: LoginEpochs(database: configuration.database), time: configuration.time,
             tokenLifetime: configuration.limits.tokenLifetime, logger: configuration.logger,

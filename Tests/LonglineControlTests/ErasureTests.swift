@@ -342,6 +342,41 @@ import Testing
         try database.close()
     }
 
+    @Test("an API key has a limit of idempotency keys, which counts what was kept before, given back and forgotten")
+    func keysOfAnAPIKey() async throws {
+        let folder = try TemporaryFolder()
+        let database = try ControlDatabase(path: folder.path + "/control.db")
+        let logger = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
+        let wall = Mutex<UInt64>(1_800_000_000_000)
+        func keys() -> IdempotencyKeys {
+            IdempotencyKeys(database, time: { wall.withLock { $0 } }, logger: logger, limit: 2)
+        }
+        let subject = UserKey(tenant: ControlService.tenant, user: Self.ann)
+        func ask(_ key: String, of apiKey: String = "shop", _ keys: IdempotencyKeys) async throws -> Problem.Kind? {
+            do {
+                _ = try await keys.once(key, of: apiKey, about: subject, request: Data([1])) { _, _ in
+                    if key == "refused" { throw Problem(.blocked) }
+                    return Data([2])
+                }
+                return nil
+            } catch let problem as Problem { return problem.kind }
+        }
+        var present = keys()
+        #expect(try await ask("a", present) == nil)
+        #expect(try await ask("refused", present) == .blocked)
+        #expect(try await ask("b", present) == nil)
+        present = keys()
+        #expect(try await ask("c", present) == .overloaded)
+        #expect(try await ask("a", present) == nil, "it is known")
+        #expect(try await ask("c", of: "post", present) == nil)
+        wall.withLock { $0 += IdempotencyKeys.lifetime }
+        try await present.sweep(now: wall.withLock { $0 })
+        #expect(try await ask("c", present) == nil)
+        #expect(try await ask("d", present) == nil)
+        #expect(try await ask("e", present) == .overloaded)
+        try database.close()
+    }
+
     @Test("a database of before has its users named, and its logins counted as seen")
     func migrated() async throws {
         let folder = try TemporaryFolder()

@@ -21,6 +21,8 @@ import Synchronization
 /// its result with what it does, in one transaction: ``keep(_:under:_:)``. Where the user whom a request is about is erased,
 /// its result goes, and nobody knows it any more.
 ///
+/// An API key has a limit of them: beyond, a new one waits until the sweep forgot others.
+///
 /// Another request with a key that is known is refused in every state. A number is drawn with the row, above all that the API key
 /// had before, by which what is done twice can be told from what is done anew.
 final class IdempotencyKeys: Sendable {
@@ -45,12 +47,20 @@ final class IdempotencyKeys: Sendable {
     private let database: ControlDatabase
     private let time: @Sendable () -> UInt64
     private let logger: Logger
+    /// Keys of one API key.
+    private let limit: Int
     private let underWay = Mutex<Set<Name>>([])
+    /// How many keys each API key has, counted when the first of them is asked for.
+    private let kept = Mutex<[String: Int]>([:])
 
-    init(_ database: ControlDatabase, time: @escaping @Sendable () -> UInt64, logger: Logger) {
+    init(
+        _ database: ControlDatabase, time: @escaping @Sendable () -> UInt64, logger: Logger,
+        limit: Int = ControlLimits().idempotencyKeys
+    ) {
         self.database = database
         self.time = time
         self.logger = logger
+        self.limit = limit
     }
 
     /// Names a request: what it asks for, and its body.
@@ -99,7 +109,7 @@ final class IdempotencyKeys: Sendable {
 
     private func begin(_ name: Name, _ subject: UserKey, _ request: Data) async throws -> Beginning {
         let now = time()
-        return try await database.pool.write { db in
+        let beginning: Beginning = try await database.pool.write { db in
             let row = try Row.fetchOne(
                 db, sql: "SELECT * FROM idempotency WHERE api_key = ? AND key = ?", arguments: [name.apiKey, name.key])
             if let row {
@@ -109,6 +119,10 @@ final class IdempotencyKeys: Sendable {
                     return .done(result)
                 }
                 return .begun(number: UInt64(clamping: row["number"] as Int64), isResumed: true)
+            }
+            guard try self.count(of: name.apiKey, db) < self.limit else {
+                throw Problem(
+                    .overloaded, "\(self.limit) idempotency keys of the API key are remembered", retryAfter: 3_600)
             }
             let number = try Self.nextNumber(of: name.apiKey, now: now, db)
             try db.execute(
@@ -121,6 +135,23 @@ final class IdempotencyKeys: Sendable {
                     subject.user.description,
                 ])
             return .begun(number: UInt64(clamping: number), isResumed: false)
+        }
+        if case .begun(_, isResumed: false) = beginning { note(1, of: name.apiKey) }
+        return beginning
+    }
+
+    /// The first time the rows are counted.
+    private func count(of apiKey: String, _ db: Database) throws -> Int {
+        if let known = kept.withLock({ $0[apiKey] }) { return known }
+        let count =
+            try Int.fetchOne(db, sql: "SELECT count(*) FROM idempotency WHERE api_key = ?", arguments: [apiKey]) ?? 0
+        kept.withLock { $0[apiKey] = count }
+        return count
+    }
+
+    private func note(_ change: Int, of apiKey: String) {
+        kept.withLock { kept in
+            if let count = kept[apiKey] { kept[apiKey] = max(count + change, 0) }
         }
     }
 
@@ -177,21 +208,25 @@ final class IdempotencyKeys: Sendable {
     }
 
     private func release(_ name: Name) async throws {
-        try await database.pool.write { db in
+        let released = try await database.pool.write { db in
             try db.execute(
                 sql: "DELETE FROM idempotency WHERE api_key = ? AND key = ?", arguments: [name.apiKey, name.key])
+            return db.changesCount
         }
+        note(-released, of: name.apiKey)
     }
 
     /// Forgets keys that are over, some at a time.
     func sweep(now: UInt64) async throws {
         let oldest = Int64(clamping: now - min(now, Self.lifetime))
         try await database.writeInSteps { db in
-            try db.execute(
+            let over = try String.fetchAll(
+                db,
                 sql: """
                     DELETE FROM idempotency WHERE (api_key, key) IN
-                        (SELECT api_key, key FROM idempotency WHERE created <= ? LIMIT ?)
+                        (SELECT api_key, key FROM idempotency WHERE created <= ? LIMIT ?) RETURNING api_key
                     """, arguments: [oldest, ControlDatabase.step])
+            for apiKey in over { self.note(-1, of: apiKey) }
         }
     }
 
