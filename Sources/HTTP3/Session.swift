@@ -66,7 +66,8 @@ final class Session {
     @exclusivity(unchecked) var sentGoaway: UInt64?
     @exclusivity(unchecked) var receivedGoaway: UInt64?
     @exclusivity(unchecked) private var maxPushID: UInt64?
-    /// Server: priorities of requests that haven't come yet (RFC 9218 section 7.1). Limited by ``heldPriorities``; the first goes.
+    /// Server: priorities of requests that haven't come yet (RFC 9218 section 7.1). Limited by ``heldPriorities``: the first goes of those
+    /// that a later request overtook, as they may be over; where there is none, the first of all.
     @exclusivity(unchecked) var earlyPriorities: [(stream: UInt64, priority: HTTP3Priority)] = []
     static let heldPriorities = 64
     /// Server: requests that the client gives up.
@@ -406,7 +407,9 @@ final class Session {
         } else {
             // One that is over is not told from one that a later one overtook on the way: it only takes a place.
             earlyPriorities.removeAll { $0.stream == id }
-            if earlyPriorities.count >= Self.heldPriorities { earlyPriorities.removeFirst() }
+            if earlyPriorities.count >= Self.heldPriorities {
+                earlyPriorities.remove(at: earlyPriorities.firstIndex { $0.stream < nextRequestStream } ?? 0)
+            }
             earlyPriorities.append((id, priority))
         }
     }

@@ -166,6 +166,32 @@ struct PriorityTests {
             try await priority(updates: updates, configuration: configuration) == HTTP3Priority(urgency: 7))
     }
 
+    @Test("Updates that come late, for requests that are over, take no place of one that comes before its request")
+    func late() async throws {
+        func update(_ number: UInt64, _ value: String) -> [UInt8] {
+            RawPeer.frame(FrameType.priorityUpdateRequest, RawPeer.varint(number * 4) + Array(value.utf8))
+        }
+        let seen = Happening<HTTP3Priority>()
+        let configuration = try serverConfiguration { $0.maxBidirectionalStreams = 300 }
+        try await withRawClient(configuration: configuration) { request, _, responder in
+            if request.path == "/next" { seen.tell(await responder.priority()) }
+            try await responder.respond(HTTPResponse(status: .ok))
+        } _: { _, peer in
+            let control = try await peer.openControl()
+            // To the server they are as good as over.
+            for _ in 0..<70 { peer.hold(try await peer.connection.openStream()) }
+            try await peer.expectAlive()
+            let late = (UInt64(0)..<70).flatMap { update($0, "u=1") }
+            try await control.write(ByteBuffer(bytes: update(72, "u=0") + late))
+            // What was sent before a request that is answered has come, too.
+            try await peer.expectAlive()
+            let fields = RawPeer.get.map { $0.0 == ":path" ? (":path", "/next") : $0 } + [("priority", "u=7")]
+            let next = try await peer.send(RawPeer.headers(fields))
+            #expect(next.id.rawValue == 4 * 72)
+            #expect(try await seen.value() == HTTP3Priority(urgency: 0))
+        }
+    }
+
     @Test("An update for a stream that the client may not open yet ends the connection with H3_ID_ERROR")
     func beyondTheLimit() async throws {
         func update(_ stream: UInt64) -> [UInt8] {
