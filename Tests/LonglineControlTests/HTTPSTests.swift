@@ -245,6 +245,7 @@ import Testing
         "over HTTP/2, a Host says what the authority does",
         arguments: [
             ("x", "x", true), ("x", "X", true), ("x", "y", false), ("a@x", nil, false),
+            ("", nil, false), ("", "", false), ("x", "", false),
         ] as [(String, String?, Bool)])
     func hostsOfStreams(authority: String, host: String?, isTaken: Bool) async throws {
         func line(_ name: [UInt8], _ value: String) -> [UInt8] { name + [UInt8(value.utf8.count)] + Array(value.utf8) }

@@ -139,6 +139,10 @@ final class HTTPSListener: Service {
     private static func hostProblem(_ request: Request, isStream: Bool) -> Problem? {
         let (authority, host) = (request.head.authority, request.headers[.furtherHost])
         if isStream {
+            // No URI of https is without a host (RFC 9110, section 4.2.2).
+            guard authority != "", host != "" else {
+                return Problem(.invalidRequest, "a request's authority is not empty")
+            }
             if let authority, let host, host.lowercased() != authority.lowercased() {
                 return Problem(.invalidRequest, "a request's Host says what its authority does")
             }
