@@ -216,11 +216,17 @@ struct ChannelSender {
         guard after == sent, notice == nil else { return .send([]) }
         var frames: [Frame] = []
         frames.reserveCapacity(page.items.count)
-        if page.first > sent {
+        let first = min(page.first, upTo ?? .max)
+        if first > sent {
             // Trimmed while we were sending: trimming ignores cursors, and the device is told.
-            frames.append(.gap(Gap(from: Position(epoch: epoch, offset: sent), first: page.first)))
-            sent = page.first
+            frames.append(.gap(Gap(from: Position(epoch: epoch, offset: sent), first: first)))
+            sent = first
             track(sent, cost: FrameCost.overhead)
+        }
+        // Nothing of a stay that ended is left: what the page has came behind it.
+        if let upTo, page.first >= upTo {
+            head = max(head, sent)
+            return finish(frames)
         }
         for item in page.items {
             guard unacknowledgedBytes < window else { break }
@@ -374,7 +380,8 @@ struct ChannelSender {
     private static func start(
         _ channel: SessionChannel
     ) -> (sent: Offset, acknowledged: Offset?, recovery: Recovery, notice: Notice?) {
-        let begin = max(channel.after, channel.first)
+        // Of a stay that ended what is trimmed behind its end is no loss: a device that was told of it would stand behind that end.
+        let begin = min(max(channel.after, channel.first), channel.upTo ?? .max)
         guard let cursor = channel.cursor else {
             guard begin > 0 else { return (0, nil, .fresh, nil) }
             let reason: SkipReason = channel.after >= channel.first ? .notEntitled : .trimmed

@@ -135,6 +135,28 @@ struct ChannelSenderTests {
         #expect(frames.count == 2 && sender.sent == 9)
     }
 
+    @Test("What is trimmed behind a stay's end is no loss: the device is told no more than that end")
+    func trimmedBeyondTheEnd() {
+        let begun = ChannelSender(Fixture.channel(head: 9, first: 8, upTo: 5, cursor: cursor(2)))
+        #expect(begun.notice == .gap(Gap(from: cursor(2), first: 5)) && begun.sent == 5)
+        let fresh = ChannelSender(Fixture.channel(head: 9, first: 8, upTo: 5))
+        #expect(fresh.notice == .skip(Skip(previous: 0, to: 5, reason: .trimmed)))
+
+        var sender = ChannelSender(Fixture.channel(head: 9, cursor: cursor(2)))
+        _ = sender.startRead(window: 1_000, readBytes: 1_000)
+        // The stay ends, and another one begins, while the log is read that is trimmed meanwhile.
+        #expect(sender.change(Fixture.channel(head: 9, upTo: 5)) == false)
+        #expect(sender.change(Fixture.channel(head: 9, after: 7)) == false)
+        guard
+            case .send(let frames) = sender.take(
+                Fixture.page([9], after: 6, first: 6), window: 1_000, user: Fixture.user("alice"))
+        else {
+            return #expect(Bool(false))
+        }
+        #expect(frames == [.gap(Gap(from: cursor(2), first: 5))])
+        #expect(sender.notice == .skip(Skip(previous: 5, to: 7, reason: .notEntitled)))
+    }
+
     @Test("Nothing beyond the leave entry, and the end of one stay goes before the next")
     func stays() {
         var sender = ChannelSender(Fixture.channel(head: 9, cursor: cursor(2)))
