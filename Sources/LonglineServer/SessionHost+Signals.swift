@@ -12,6 +12,8 @@ struct SignalInFlight: Sendable {
     let until: NIODeadline
     /// The link it came on.
     let from: UInt64
+    /// Revocations that there were when it came.
+    let revocations: UInt64
 
     /// What a newer one takes the place of.
     struct Key: Hashable {
@@ -67,7 +69,7 @@ extension ServerLoop {
 /// Signals of this session for others, and of others for this one.
 ///
 /// One that the session may send is passed on also where the session ends before the store or the app has answered: as a publish
-/// on its way is entered.
+/// on its way is entered. Nothing is passed on of who was shut out meanwhile.
 extension SessionHost {
     /// The session found that its user may send it.
     func relay(_ signal: Signal, until: NIODeadline) {
@@ -76,7 +78,8 @@ extension SessionHost {
         guard takes(.signal) else { return dropped(.rate) }
         let channel = ChannelKey(tenant: tenant, channel: signal.channel)
         guard core.audiences.count(of: channel) <= core.limits.signalAudience else { return dropped(.audience) }
-        let inFlight = SignalInFlight(channel: channel, signal: signal, until: until, from: id)
+        let inFlight = SignalInFlight(
+            channel: channel, signal: signal, until: until, from: id, revocations: core.revocations.count)
         guard case .room(let room) = signal.channel, !signal.isAboutOneself else { return decide(inFlight) }
         judge(inFlight, in: room)
     }
@@ -152,9 +155,18 @@ extension SessionHost {
     /// Passes a signal on, to another user only where neither of the two blocks the other. A room hears all its members.
     private func direct(_ signal: SignalInFlight) {
         guard case .user(let recipient) = signal.channel.channel, recipient != identity?.user else {
-            return loop.relay(signal)
+            return passOn(signal)
         }
         self.signal(signal, to: recipient)
+    }
+
+    /// The last step, behind what had to be found out.
+    func passOn(_ signal: SignalInFlight) {
+        // Whom a revocation names has no session by now.
+        if phase == .ended, let identity, core.revocations.mayName(identity, since: signal.revocations) {
+            return dropped(.forbidden)
+        }
+        loop.relay(signal)
     }
 
     /// A signal came for a channel that this session listens to.

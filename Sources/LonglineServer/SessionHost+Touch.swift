@@ -32,7 +32,7 @@ extension SessionHost {
     /// Passes a signal on to another user's devices, unless the two are out of touch. What can't be found out is dropped.
     func signal(_ signal: SignalInFlight, to recipient: UserID) {
         if let isInTouch = touch.isInTouch(with: recipient) {
-            return isInTouch ? loop.relay(signal) : dropped(.blocked)
+            return isInTouch ? passOn(signal) : dropped(.blocked)
         }
         guard let device else { return dropped(.early) }
         if touch.count >= watched.count + Self.maximumContacts { touch.forget(allBut: watched) }
@@ -48,7 +48,7 @@ extension SessionHost {
             guard outOfTouch.isEmpty else { return host.dropped(.blocked) }
             // Who said something and left, as one that is about to sleep does, has said it.
             guard signal.until > host.now else { return host.dropped(.expired) }
-            host.loop.relay(signal)
+            host.passOn(signal)
         }
     }
 

@@ -5,7 +5,7 @@ public import NIOCore
 public enum SignalDrop: String, Hashable, Sendable, CaseIterable {
     /// Before the session was up and the handshake complete.
     case early
-    /// The credential or the room does not allow it, or the user is no member of the room.
+    /// The credential or the room does not allow it, the user is no member of the room, or was shut out meanwhile.
     case forbidden
     /// Its deadline had passed.
     case expired

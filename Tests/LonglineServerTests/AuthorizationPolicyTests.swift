@@ -152,6 +152,32 @@ private let vault = identifier { try RoomID("vault") }
         }
     }
 
+    @Test(arguments: [true, false])
+    func aSignalThatWaitsForTheDecisionIsPassedOnForWhoLeftAndNotForWhoWasShutOut(isRevoked: Bool) async throws {
+        let policy = ScriptedPolicy { _ in .allow(for: .seconds(60)) }
+        policy.hold { _ in true }
+        try await withServer(policy, { $0.deadline = .seconds(60) }) { server in
+            let (phone, other) = (try await server.connected("ann"), try await server.connected("bob"))
+            let signal = Signal(
+                channel: .user(bob), kind: .app(1), deadline: 60_000, payload: ByteBuffer(string: "still here"))
+            try await phone.send([(.signal(signal), .control)])
+            await policy.waitUntilHeld()
+            if isRevoked {
+                try await server.runtime.revoke(.user(UserKey(tenant: TokenIssuer.tenant, user: ann)))
+            } else {
+                try await phone.drop()
+            }
+            policy.release()
+            let loop = server.runtime.loops[0]
+            if isRevoked {
+                while try await loop.submit({ $0.statistics.signalsDropped[.forbidden] }) != 1 {}
+            } else {
+                while try await loop.submit({ $0.statistics.signalsRelayed }) != 1 {}
+            }
+            _ = other
+        }
+    }
+
     @Test func whatTheScopesRefuseIsNotAsked() async throws {
         let policy = ScriptedPolicy { _ in .allow(for: .seconds(60)) }
         try await withServer(policy) { server in
