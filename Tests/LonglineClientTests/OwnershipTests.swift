@@ -110,6 +110,30 @@ struct OwnershipTests {
         guard case .disconnected = harness.client.state else { return #expect(Bool(false), "\(harness.client.state)") }
     }
 
+    @Test("who lets go of a client that gives the outbox up lets nobody else have it before the client is done")
+    func letGoWhileItGivesUp() async throws {
+        let directory = try TemporaryFolder()
+        let virtual = VirtualLoop()
+        let harness = try ClientHarness(storage: try storage(directory), loop: virtual.loop)
+        let core = harness.client.core
+        _ = try await virtual.running { try await core.handle() }
+        // From here on its loop does nothing until it is run.
+        let ending = Task { await core.yieldOwnership(.disconnected) }
+        while core.turns.withLock({ $0.ending }) == nil { await Task.yield() }
+        core.shutDown()
+        let isRun = Mutex(false)
+        let other = try storage(directory)
+        let next = Task {
+            while try await !other.contend() { await Task.yield() }
+            return isRun.withLock { $0 }
+        }
+        for _ in 0..<1_000 { await Task.yield() }
+        isRun.withLock { $0 = true }
+        try await virtual.running { await ending.value }
+        #expect(try await next.value)
+        try await other.close()
+    }
+
     enum Turn: CaseIterable { case unshared, owner, standby }
 
     @Test(

@@ -195,7 +195,8 @@ extension ClientCore {
             if turns.closed?.code == .loggedOut { return nil }
             return turns.end { driver in
                 await self.retire(driver, state)
-                try? await sharing.storage.release()
+                // Not what another client of the process took since.
+                await sharing.giveUp()
             }
         }
         guard let ending else { return }

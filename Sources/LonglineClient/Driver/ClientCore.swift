@@ -286,13 +286,15 @@ final class ClientCore: Sendable {
     /// The app let go of the client: its connection ends.
     func shutDown() {
         close(ConnectionDriver.shutDown)
-        let (task, isOpen) = turns.withLock { ($0.task, $0.isOpen) }
+        let (task, ending, isOpen) = turns.withLock { ($0.task, $0.ending, $0.isOpen) }
         // What holds up the opening keeps nobody waiting who reads.
         if !isOpen { outlets.finish() }
         // Another process of the app may connect at once.
         Task { [outlets, sharing] in
             guard let handle = try? await task?.value else {
                 outlets.finish()
+                // Nobody else goes on with the outbox before the driver that gives it up is done.
+                await ending?.value
                 await sharing?.giveUp()
                 return
             }
