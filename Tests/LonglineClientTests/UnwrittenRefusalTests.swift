@@ -103,6 +103,28 @@ struct UnwrittenRefusalTests {
         await harness.client.disconnect()
     }
 
+    @Test("what waits stands in its order beside what is taken back and not written, also where the clock was set back")
+    func orderBesideUnwritten() async throws {
+        let (storage, wall) = (FaultyDisk(), Mutex<UInt64>(0))
+        let clock = DriverClock(now: DriverClock.system.now, wall: { wall.withLock { $0 } })
+        let client = try ClientHarness(storage: storage, clock: clock).client
+        var sends: [SendID] = []
+        for time: UInt64 in [5_000, 3_000, 2_000] {
+            wall.withLock { $0 = time }
+            sends.append(try await client.send("\(time)", to: .room("hall")).send)
+        }
+        let taken = sends[1]
+        storage.fail(where: { changes in
+            changes.contains { change in if case .outcome = change { true } else { false } }
+        })
+        let notices = client.notices
+        let cancelling = Task { try? await client.cancel(taken) }
+        for await notice in notices { if case .storageFailed = notice { break } }
+        #expect(try await client.outbox().map(\.send) == [taken, sends[0], sends[2]])
+        storage.fail(false)
+        _ = await cancelling.value
+    }
+
     @Test("a new producer waits for the disk as well: nothing leaves before, and then what waits does in its order")
     func renewedProducer() async throws {
         let storage = FaultyDisk()

@@ -102,7 +102,14 @@ extension ConnectionDriver {
     var statuses: [SendStatus] {
         let rows = outbox.inOrder.filter { sends[$0.id] == nil }.map(status)
         if unentered.isEmpty { return rows }
-        return (unentered.values.map(\.status) + rows).sorted { $0.queuedAt < $1.queuedAt }
+        // By the wall clock is said only where those stand that are out of the outbox: it may have been set since.
+        var all: [SendStatus] = []
+        var others = unentered.values.map(\.status).sorted { $0.queuedAt < $1.queuedAt }[...]
+        for row in rows {
+            while let other = others.first, other.queuedAt <= row.queuedAt { all.append(others.removeFirst()) }
+            all.append(row)
+        }
+        return all + others
     }
 
     func status(of send: SendID) -> SendStatus? {
