@@ -164,7 +164,7 @@ final class SharingState: Sendable {
     func takeInAgain() { state.withLock { $0.takenIn = nil } }
 
     func receipt(for send: SendID) async throws -> SendReceipt? {
-        guard let status = try await storage.statuses(of: [send]).first else { return nil }
+        guard let status = try await storage.statuses(of: [send], payload: false).first else { return nil }
         if let known = state.withLock({ $0.followed[send] }) {
             return SendReceipt(send: send, channel: status.channel, tracker: known)
         }
@@ -211,7 +211,7 @@ final class SharingState: Sendable {
             if let now = try? await storage.version(), now != version || hasUnread {
                 version = nil
                 isNews = true
-                if let statuses = try? await storage.statuses(of: names) {
+                if let statuses = try? await storage.statuses(of: names, payload: false) {
                     version = now
                     note(statuses, of: names)
                 }

@@ -79,8 +79,9 @@ extension SharedClientStorage {
     }
 
     /// How far messages are, whoever put them in; one that nobody remembers is left out.
-    func statuses(of sends: [SendID]) async throws -> [SendStatus] {
-        try await reading { database in try sends.compactMap { try Self.status(of: $0, database) } }
+    /// - Parameter payload: whether to read what they say, too, which may be much: else it is empty.
+    func statuses(of sends: [SendID], payload: Bool = true) async throws -> [SendStatus] {
+        try await reading { database in try sends.compactMap { try Self.status(of: $0, payload: payload, database) } }
     }
 
     /// What waits in the outbox and for it, in the order in which it will be published.
@@ -118,12 +119,22 @@ extension SharedClientStorage {
         try Int64.fetchOne(database, sql: "SELECT generation FROM owner") ?? 0
     }
 
-    private static func status(of send: SendID, _ database: Database) throws -> SendStatus? {
+    private static func status(of send: SendID, payload: Bool = false, _ database: Database) throws -> SendStatus? {
         let name = SQLiteClientStorage.bytes(send)
-        if let row = try Row.fetchOne(database, sql: "SELECT * FROM outbox WHERE send = ?", arguments: [name]) {
+        let content = payload ? "payload" : "x'' AS payload"
+        let outbox = """
+            SELECT id, tag, after, channel, recipient, time_to_live, queued_at, \(content), kind, target_epoch, target_offset,
+                send, attempted
+            FROM outbox WHERE send = ?
+            """
+        if let row = try Row.fetchOne(database, sql: outbox, arguments: [name]) {
             return status(try SQLiteClientStorage.publish(row))
         }
-        if let row = try Row.fetchOne(database, sql: "SELECT * FROM submission WHERE send = ?", arguments: [name]) {
+        let submission = """
+            SELECT send, destination, time_to_live, queued_at, \(content), kind, target_epoch, target_offset, taken
+            FROM submission WHERE send = ?
+            """
+        if let row = try Row.fetchOne(database, sql: submission, arguments: [name]) {
             return try status(submission: row, try generation(database), database)
         }
         return try SQLiteClientStorage.outcome(of: send, database)?.status
