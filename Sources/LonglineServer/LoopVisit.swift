@@ -46,7 +46,7 @@ extension LoopReference {
     /// - Parameter patience: how long behind that time the loop may take to say so.
     /// - Returns: links that are left; nil when the loop doesn't say.
     func whenIdle(until deadline: NIODeadline, patience: Duration) async -> Int? {
-        let time = Duration.nanoseconds(max((deadline - .now()).nanoseconds, 0))
+        let time = Duration.nanoseconds(max((deadline - NIODeadline.now()).nanoseconds, 0))
         return await withCheckedContinuation { continuation in
             let visit = LoopVisit<Int?>(continuation)
             let timer = visit.giveUp(after: time + patience, with: nil)

@@ -348,9 +348,8 @@ import Testing
         let database = try ControlDatabase(path: folder.path + "/control.db")
         let logger = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
         let wall = Mutex<UInt64>(1_800_000_000_000)
-        func keys() -> IdempotencyKeys {
-            IdempotencyKeys(database, time: { wall.withLock { $0 } }, logger: logger, limit: 2)
-        }
+        let time: @Sendable () -> UInt64 = { wall.withLock { $0 } }
+        func keys() -> IdempotencyKeys { IdempotencyKeys(database, time: time, logger: logger, limit: 2) }
         let subject = UserKey(tenant: ControlService.tenant, user: Self.ann)
         func ask(_ key: String, of apiKey: String = "shop", _ keys: IdempotencyKeys) async throws -> Problem.Kind? {
             do {
@@ -370,7 +369,7 @@ import Testing
         #expect(try await ask("a", present) == nil, "it is known")
         #expect(try await ask("c", of: "post", present) == nil)
         wall.withLock { $0 += IdempotencyKeys.lifetime }
-        try await present.sweep(now: wall.withLock { $0 })
+        try await present.sweep(now: time())
         #expect(try await ask("c", present) == nil)
         #expect(try await ask("d", present) == nil)
         #expect(try await ask("e", present) == .overloaded)

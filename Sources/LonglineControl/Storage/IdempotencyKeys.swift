@@ -136,7 +136,7 @@ final class IdempotencyKeys: Sendable {
                 ])
             return .begun(number: UInt64(clamping: number), isResumed: false)
         }
-        if case .begun(_, isResumed: false) = beginning { note(1, of: name.apiKey) }
+        if case .begun(number: _, isResumed: false) = beginning { note(1, of: name.apiKey) }
         return beginning
     }
 
