@@ -27,11 +27,21 @@ extension ServerCore {
         case .token(let token, let tenant): try await store.revoke(token: token, in: tenant, until: until)
         }
         revocations.append(target)
-        await loops.submit { $0.end(target, close) }
-        // Last: a session that ends leaves a place for its device to go on from, and here nothing shall go on.
+        await loops.submit { loop in
+            loop.end(target, close)
+            // A session that ends leaves a place for its device to go on from, and here nothing shall go on. At once: another loop may be
+            // stuck.
+            self.registry.forget(target)
+        }
+    }
+}
+
+extension SessionRegistry {
+    /// Forgets the ended sessions that a revocation names, where it names devices.
+    fileprivate func forget(_ target: RevocationTarget) {
         switch target {
-        case .user(let user): registry.forget(user)
-        case .device(let device): registry.forget(device)
+        case .user(let user): forget(user)
+        case .device(let device): forget(device)
         case .token: break
         }
     }
