@@ -122,4 +122,20 @@ import Testing
             #expect(try await ann.delivered(.room(hall), kind: .joined).entry.member == ann.user)
         }
     }
+
+    @Test("keeps the app's own server from nothing that concerns a user")
+    func serviceWork() async throws {
+        var limits = ServerLimits()
+        limits.loopPatience = .milliseconds(20)
+        try await TestServer(limits: limits).use { server in
+            let release = DispatchSemaphore(value: 0)
+            defer { release.signal() }
+            server.runtime.loops[0].eventLoop.execute { release.wait() }
+            for index in 0..<8 {
+                let user = UserKey(tenant: TokenIssuer.tenant, user: try UserID("user-\(index)"))
+                let work = try #require(try await server.runtime.beginUnlessErasing(user))
+                work.end()
+            }
+        }
+    }
 }

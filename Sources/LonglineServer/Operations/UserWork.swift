@@ -26,13 +26,9 @@ extension LonglineServer {
 extension ServerRuntime {
     /// See ``LonglineServer/beginUnlessErasing(_:in:)``.
     func beginUnlessErasing(_ user: UserKey) async throws(ServerError) -> UserWork? {
-        guard let loop = loops.first else { throw ServerError(.notRunning, message: "the server has no event loop") }
-        let work: UserWork
-        do {
-            // Before the store is asked: an erasure that it doesn't know of yet finds this under way.
-            work = UserWork(loop: loop, number: try await loop.submit { $0.beginWork() })
-        } catch {
-            throw ServerError(.notRunning, message: "the server stopped", cause: error)
+        // Before the store is asked: an erasure that it doesn't know of yet finds this under way.
+        guard let work = await beginWork(for: user) else {
+            throw ServerError(.notRunning, message: "no event loop of the server answers")
         }
         do {
             if try await !core.store.isErasurePending(of: user.user, in: user.tenant) { return work }
@@ -41,6 +37,18 @@ extension ServerRuntime {
             throw ServerError(.storeUnavailable, message: "the store could not be asked", cause: error)
         }
         work.end()
+        return nil
+    }
+
+    /// On any loop, as an erasure waits for all. One that is stuck gives way to the next.
+    private func beginWork(for user: UserKey) async -> UserWork? {
+        guard !loops.isEmpty else { return nil }
+        let first = Int(UInt(bitPattern: user.hashValue) % UInt(loops.count))
+        let patience = core.limits.loopPatience
+        for loop in loops[first...] + loops[..<first] {
+            let number = await loop.submit(before: { try await Task.sleep(for: patience) }) { $0.beginWork() }
+            if let number { return UserWork(loop: loop, number: number) }
+        }
         return nil
     }
 }
