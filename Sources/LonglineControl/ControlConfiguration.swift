@@ -27,7 +27,7 @@ public struct ControlLimits: Sendable {
     public var requestTimeout = Duration.seconds(30)
     /// Requests whose work goes on although their time was over. Beyond, clients and app servers get 503 at once.
     public var overdueRequests = 1_024
-    /// The longest life of a token that is issued.
+    /// The longest life of a token that is issued; more than a century counts as one.
     public var tokenLifetime = Duration.seconds(30 * 24 * 3_600)
     /// Idempotency keys of one API key that are remembered, each for a day. Beyond, a request with another one gets 503 and `Retry-After`.
     public var idempotencyKeys = 10_000_000

@@ -116,6 +116,20 @@ import Testing
         }
     }
 
+    @Test("a life without a limit is one of a century at most")
+    func longLife() async throws {
+        try await withControl({ $0.limits.tokenLifetime = .seconds(Int64.max) }) { service in
+            let key = try await service.appKey()
+            func ask(_ lifetime: Int) async throws -> Int {
+                try await service.ask(
+                    .post, "/v1/tokens", key: key, json: #"{"user":"ann","device":"phone","lifetime":\#(lifetime)}"#
+                ).status
+            }
+            #expect(try await ask(.max) == 400)
+            #expect(try await ask(100 * 366 * 86_400) == 201)
+        }
+    }
+
     @Test("a revocation ends live sessions at once, and voids what was issued before")
     func revocation() async throws {
         try await withControl { service in

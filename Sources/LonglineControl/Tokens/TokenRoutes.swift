@@ -93,10 +93,13 @@ struct TokenRoutes: Sendable {
         return .json(try await sign(issued, caller.tenant), status: .created)
     }
 
+    /// A century, in seconds: whatever the limit says, an end has to be a time that a token can name.
+    private static let longestLifetime: Int64 = 100 * 366 * 86_400
+
     /// What was ordered, checked.
     private func claims(_ order: Order, _ tenant: TenantID) throws(Problem) -> TokenClaims {
         let now = time()
-        let longest = Int(limits.tokenLifetime.components.seconds)
+        let longest = Int(min(limits.tokenLifetime.components.seconds, Self.longestLifetime))
         let lifetime = order.lifetime ?? min(86_400, longest)
         guard (1...longest).contains(lifetime) else {
             throw Problem(.invalidRequest, "'lifetime' has to be 1 to \(longest) seconds")
