@@ -3,6 +3,9 @@
 
 set -euo pipefail
 
+# What `cd` prints with it would become a part of paths.
+unset CDPATH
+caller_directory=$PWD
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 cd "$root"
 
@@ -15,6 +18,14 @@ debian_packages=(
 
 # Where these packages don't exist by those names, the build still works when pkg-config finds these.
 pkg_config_modules=(libngtcp2 libngtcp2_crypto_gnutls gnutls libnghttp3 sqlite3 zlib)
+
+# from_caller PATH: a path that the caller gave, who may be in another directory than we are now.
+from_caller() {
+    case $1 in
+        /*) printf '%s\n' "$1" ;;
+        *) printf '%s\n' "$caller_directory/$1" ;;
+    esac
+}
 
 # Options of swift build and swift test for the package's traits.
 traits=()
