@@ -54,4 +54,25 @@ struct ScriptTests {
         #expect(ended.status == 0, "\(ended.output)")
         withExtendedLifetime(folder) {}
     }
+
+    @Test("What tests started ends with them, also what left their process group")
+    func descendants() throws {
+        let folder = try TemporaryFolder()
+        let ended = try run(
+            """
+            source "$1/scripts/lib/common.sh"
+            cd "$caller_directory"
+            bash -c 'setsid sleep 600 & echo $! >started; mv started child; wait' </dev/null >/dev/null 2>&1 &
+            parent=$!
+            until [ -s child ]; do :; done
+            end_all $parent
+            status=0
+            wait $parent || status=$?
+            [ $status = 143 ]
+            # Where nobody waits for an orphan, its entry stays.
+            while grep -q '^State:.[^Z]' "/proc/$(cat child)/status" 2>/dev/null; do :; done
+            """, in: folder.path)
+        #expect(ended.status == 0, "\(ended.output)")
+        withExtendedLifetime(folder) {}
+    }
 }

@@ -67,6 +67,24 @@ fail() {
     exit 1
 }
 
+# descendants PID: the process, and what it and those that it started have started, one a line.
+descendants() {
+    local child
+    echo "$1"
+    for child in $(cat "/proc/$1/task/"*/children 2>/dev/null); do descendants "$child"; done
+}
+
+# end_all PID…: ends the processes with all their descendants, also those that have a process group of their own.
+end_all() {
+    local pid processes=()
+    # All are looked for first: who loses a parent is nobody's descendant any more.
+    for pid; do mapfile -t -O ${#processes[@]} processes < <(descendants "$pid"); done
+    for pid in ${processes[@]+"${processes[@]}"}; do
+        kill -TERM "$pid" 2>/dev/null || true
+        kill -CONT "$pid" 2>/dev/null || true
+    done
+}
+
 # The packages of $debian_packages that are not installed, one a line.
 missing_packages() {
     local package
