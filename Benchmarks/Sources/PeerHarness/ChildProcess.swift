@@ -80,18 +80,12 @@ public final class ChildProcess {
     /// has its blocked signals, so only the one that can't be blocked ends it.
     public func kill() { Glibc.kill(process.processIdentifier, SIGKILL) }
 
-    /// CPU seconds that all threads which still live have used, to the nanosecond.
-    public var cpuTime: Double { Self.cpuTime(of: identifier) }
-
-    static func cpuTime(of process: Int32) -> Double {
-        let tasks = "/proc/\(process)/task"
-        let threads = (try? FileManager.default.contentsOfDirectory(atPath: tasks)) ?? []
-        return threads.reduce(0) { sum, thread in
-            guard let text = try? String(contentsOfFile: "\(tasks)/\(thread)/schedstat", encoding: .utf8),
-                let nanoseconds = text.split(separator: " ").first.flatMap({ Double($0) })
-            else { return sum }
-            return sum + nanoseconds / 1e9
-        }
+    /// CPU seconds that it has used, to the nanosecond: all of its threads, also those that have ended. NaN when it is gone.
+    public var cpuTime: Double {
+        var clock = clockid_t()
+        var time = timespec()
+        guard clock_getcpuclockid(identifier, &clock) == 0, clock_gettime(clock, &time) == 0 else { return .nan }
+        return Double(time.tv_sec) + Double(time.tv_nsec) / 1e9
     }
 
     /// Waits for a while, blocking.
