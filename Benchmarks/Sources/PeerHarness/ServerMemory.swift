@@ -1,4 +1,5 @@
 import Foundation
+import Glibc
 
 /// What a server process holds, in bytes.
 public struct ServerMemory {
@@ -27,7 +28,8 @@ public struct ServerMemory {
         let pages = try String(contentsOfFile: "/proc/\(process.identifier)/statm", encoding: .utf8)
             .split(separator: " ").compactMap { Double($0) }
         guard pages.count > 1 else { throw ChildProcess.Failure("no memory of process \(process.identifier)") }
-        return pages[1] * 4096
+        // 4 KiB on x86-64, up to 64 on other machines.
+        return pages[1] * Double(sysconf(Int32(_SC_PAGESIZE)))
     }
 }
 
