@@ -15,17 +15,32 @@ public final class ChildProcess {
     private let input = Pipe()
     private var unread = Data()
 
+    /// The cores that this process may use. In a container they need not begin at 0.
+    private static let cores: [Int] = {
+        let status = (try? String(contentsOfFile: "/proc/self/status", encoding: .utf8)) ?? ""
+        let name = "Cpus_allowed_list:"
+        guard let line = status.split(separator: "\n").first(where: { $0.hasPrefix(name) }) else { return [] }
+        return line.dropFirst(name.count).split(separator: ",").flatMap { range -> [Int] in
+            let ends = range.split(separator: "-").compactMap { Int($0.trimmingCharacters(in: .whitespaces)) }
+            guard let first = ends.first, let last = ends.last, first <= last else { return [] }
+            return Array(first...last)
+        }
+    }()
+
     /// Its process ID.
     public var identifier: Int32 { process.processIdentifier }
 
     /// Starts a program.
     /// - Parameters:
-    ///   - core: the one it may use; nil: all.
+    ///   - core: the one it may use, by its place among those that this process may use; nil: all.
     ///   - readsOutput: whether its standard output is for ``line()``; otherwise it is thrown away.
     public init(_ program: String, _ arguments: [String], core: Int?, readsOutput: Bool = false) throws {
         if let core {
+            guard core < Self.cores.count else {
+                throw Failure("this takes \(core + 1) cores, and may use \(Self.cores.count)")
+            }
             process.executableURL = URL(fileURLWithPath: "/usr/bin/taskset")
-            process.arguments = ["-c", "\(core)", program] + arguments
+            process.arguments = ["-c", "\(Self.cores[core])", program] + arguments
         } else {
             process.executableURL = URL(fileURLWithPath: program)
             process.arguments = arguments
