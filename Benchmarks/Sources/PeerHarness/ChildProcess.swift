@@ -49,6 +49,7 @@ public final class ChildProcess {
         process.standardOutput = readsOutput ? output : FileHandle.nullDevice
         if !readsOutput { process.standardError = FileHandle.nullDevice }
         try process.run()
+        Leftovers.started(identifier)
     }
 
     /// Starts this program again in another role.
@@ -58,13 +59,16 @@ public final class ChildProcess {
         try self.init(program, ["--role", role] + arguments, core: core, readsOutput: true)
     }
 
-    /// The next line of its output. Throws when it ended.
+    /// The next line of its output. Throws when it ended, or says nothing for half an hour: rounds take ten minutes at most.
     public func line() throws -> String {
         while true {
             if let end = unread.firstIndex(of: 10) {
                 defer { unread = Data(unread[(end + 1)...]) }
                 return String(decoding: unread[..<end], as: UTF8.self)
             }
+            var waiting = pollfd(
+                fd: output.fileHandleForReading.fileDescriptor, events: Int16(POLLIN), revents: 0)
+            guard poll(&waiting, 1, 1_800_000) != 0 else { throw Failure("the child said nothing for half an hour") }
             let more = output.fileHandleForReading.availableData
             guard !more.isEmpty else {
                 throw Failure("the child ended after: \(String(decoding: unread, as: UTF8.self))")
@@ -79,6 +83,7 @@ public final class ChildProcess {
     /// Waits for its end. Throws when it failed.
     public func wait() throws {
         process.waitUntilExit()
+        Leftovers.ended(identifier)
         guard process.terminationStatus == 0 else {
             throw Failure("\(process.arguments ?? []) ended with \(process.terminationStatus)")
         }
@@ -89,11 +94,20 @@ public final class ChildProcess {
         try? input.fileHandleForWriting.close()
         process.terminate()
         process.waitUntilExit()
+        Leftovers.ended(identifier)
+    }
+
+    /// Throws when a program that says nothing has not stayed: its port was taken, or an option is none.
+    public func requireRunning(_ name: String) throws {
+        guard process.isRunning else { throw Failure("\(name) ended with \(process.terminationStatus)") }
     }
 
     /// Ends it at once, without waiting: for where waiting would hold a task's thread up. A child that such a thread started
     /// has its blocked signals, so only the one that can't be blocked ends it.
-    public func kill() { Glibc.kill(process.processIdentifier, SIGKILL) }
+    public func kill() {
+        Glibc.kill(identifier, SIGKILL)
+        Leftovers.ended(identifier)
+    }
 
     /// CPU seconds that it has used, to the nanosecond: all of its threads, also those that have ended. NaN when it is gone.
     public var cpuTime: Double {

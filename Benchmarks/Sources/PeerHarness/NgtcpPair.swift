@@ -23,7 +23,7 @@ public final class NgtcpPair {
     /// Starts the server; nil if the programs aren't installed.
     public init?(certificatePEM: String, privateKeyPEM: String, serverCore: Int, clientCore: Int) throws {
         guard let programs = Self.programs else { return nil }
-        folder = FileManager.default.temporaryDirectory.appending(path: "longline-peer-\(UUID().uuidString)")
+        folder = FileManager.default.benchmarkFolder("peer")
         try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
         let (key, certificate) = (folder.appending(path: "key.pem").path, folder.appending(path: "cert.pem").path)
         try privateKeyPEM.write(toFile: key, atomically: true, encoding: .utf8)
@@ -37,6 +37,7 @@ public final class NgtcpPair {
             core: serverCore)
         // It says nothing when it is ready.
         Thread.sleep(forTimeInterval: 0.3)
+        try server.requireRunning("gtlsserver")
     }
 
     /// Runs a client with these options to its end; a number as the path downloads so many bytes.

@@ -11,7 +11,7 @@ if let role = Role.current {
 
 var options = Options(rounds: 3)
 let seconds = max(options.roundTime.inSeconds, 2)
-let folder = FileManager.default.temporaryDirectory.appending(path: "longline-access-\(UUID().uuidString)").path
+let folder = FileManager.default.benchmarkFolder().path
 
 /// One measurement: answers a second, times in microseconds, CPU of the server for each answer in microseconds.
 struct Result {

@@ -50,7 +50,7 @@ func serveDevices(_ folder: String, port: Int, count: Int) async throws {
 
 let options = Options(extra: ["--messages": 100_000], rounds: 5)
 let messages = Int(options["--messages"])
-let folder = FileManager.default.temporaryDirectory.appending(path: "longline-benchmark-\(UUID().uuidString)")
+let folder = FileManager.default.benchmarkFolder()
 defer { try? FileManager.default.removeItem(at: folder) }
 let server = try ChildProcess(role: "server", [folder.path], core: 0)
 defer { server.end() }

@@ -45,7 +45,7 @@ final class Mosquitto: MessageService {
         let program = ["/usr/sbin/mosquitto", "/usr/bin/mosquitto", "/usr/local/sbin/mosquitto"]
             .first { FileManager.default.isExecutableFile(atPath: $0) }
         guard let program else { return nil }
-        let folder = FileManager.default.temporaryDirectory.appending(path: "longline-peer-\(UUID().uuidString)")
+        let folder = FileManager.default.benchmarkFolder("peer")
         try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
         let port = Int.random(in: 20_000..<32_000)
         let now = UInt64(Date().timeIntervalSince1970)
@@ -54,6 +54,7 @@ final class Mosquitto: MessageService {
         try settings(kind, port: port, folder: folder, identity).write(to: file, atomically: true, encoding: .utf8)
         let broker = try ChildProcess(program, ["-c", file.path], core: nil)
         try await Task.sleep(for: .milliseconds(500))
+        try broker.requireRunning("mosquitto")
         return try await Mosquitto(
             broker: broker, folder: folder, port: port, tls: kind == .plain ? nil : clientContext(identity))
     }

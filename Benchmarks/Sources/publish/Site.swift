@@ -6,6 +6,7 @@ import LonglineServer
 import LonglineStore
 import LonglineWire
 import NIOCore
+import PeerHarness
 
 /// A server with its store in a folder of its own, on loopback, and two clients.
 struct Site: MessageService {
@@ -21,8 +22,7 @@ struct Site: MessageService {
 
     /// - Parameter groupCommit: whether publishes share transactions; otherwise each is committed by itself.
     init(groupCommit: Bool = true, to kind: Kind = .room) async throws {
-        // TMPDIR chooses the disk.
-        folder = FileManager.default.temporaryDirectory.appending(path: "longline-benchmark-\(UUID().uuidString)")
+        folder = FileManager.default.benchmarkFolder()
         let directory = try ServerDirectory(folder.path)
         let identity = try directory.developmentIdentity(names: ["localhost"])
         var logger = Logger(label: "publish")

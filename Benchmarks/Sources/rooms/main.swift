@@ -21,7 +21,7 @@ report.finish()
 
 /// Everything about one room: its server is a process of its own on one core, the members are in this one on the others.
 func measure(_ size: Int, _ options: Options) async throws -> [(String, Double)] {
-    let folder = FileManager.default.temporaryDirectory.appending(path: "longline-benchmark-\(UUID().uuidString)")
+    let folder = FileManager.default.benchmarkFolder()
     defer { try? FileManager.default.removeItem(at: folder) }
     let server = try ChildProcess(role: "server", [folder.path, "\(size)"], core: 0)
     defer { server.end() }

@@ -50,7 +50,7 @@ func bare() async throws -> Holding {
 
 /// Sessions of users in so many rooms, fresh, and after each has sent itself a message.
 func sessions(rooms: Int) async throws -> (fresh: Holding, used: Holding) {
-    let folder = FileManager.default.temporaryDirectory.appending(path: "longline-benchmark-\(UUID().uuidString)")
+    let folder = FileManager.default.benchmarkFolder()
     defer { try? FileManager.default.removeItem(at: folder) }
     // Rooms of 50 users.
     let roomsOfUser = { @Sendable (user: Int) in (0..<rooms).map { "room\(user / 50 * rooms + $0)" } }
