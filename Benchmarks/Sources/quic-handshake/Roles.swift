@@ -23,14 +23,16 @@ final class Connector {
     private let port: Int
     private let end: ContinuousClock.Instant
     private let kind: Kind
-    private let done: EventLoopPromise<Int>
+    private let done: EventLoopPromise<(completed: Int, others: Int)>
     private var configuration: ClientConfiguration
     private var running = 0
-    private(set) var completed = 0
+    private var completed = 0
+    /// Those that failed, or were of another kind: with early data that was refused, for instance.
+    private var others = 0
 
     init(
         kind: Kind, port: Int, configuration: ClientConfiguration, seconds: Double, client: QUICClient,
-        loop: any EventLoop, done: EventLoopPromise<Int>
+        loop: any EventLoop, done: EventLoopPromise<(completed: Int, others: Int)>
     ) {
         (self.kind, self.port, self.configuration, self.client, self.loop, self.done) =
             (kind, port, configuration, client, loop, done)
@@ -48,11 +50,11 @@ final class Connector {
             host: "127.0.0.1", port: port, configuration: configuration, on: loop,
             handler: OneHandshake(kind: kind) { succeeded in
                 self.running -= 1
-                if succeeded { self.completed += 1 }
+                if succeeded { self.completed += 1 } else { self.others += 1 }
                 if ContinuousClock.now < self.end {
                     self.connect()
                 } else if self.running == 0 {
-                    self.done.succeed(self.completed)
+                    self.done.succeed((self.completed, self.others))
                 }
             })
     }
@@ -141,12 +143,12 @@ func runRole(_ role: Role) async throws {
     _ = readLine()
     let chosen = configuration
     let count = try await loop.flatSubmit {
-        let done = loop.makePromise(of: Int.self)
+        let done = loop.makePromise(of: (completed: Int, others: Int).self)
         Connector(
             kind: kind, port: port, configuration: chosen, seconds: seconds, client: client, loop: loop, done: done
         ).start(concurrency: 8)
         return done.futureResult
     }.get()
-    Role.report("\(count)")
+    Role.report("\(count.completed) \(count.others)")
     exit(0)
 }

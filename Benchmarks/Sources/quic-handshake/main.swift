@@ -13,15 +13,27 @@ if let role = Role.current {
 var options = Options(rounds: 3)
 let seconds = max(options.roundTime.inSeconds, 1)
 
-func measure(_ kind: Kind, server: ChildProcess, port: String, alpn: String) throws -> (rate: Double, cost: Double) {
+/// One measurement: handshakes of a kind a second, CPU of the server for each in microseconds, and the share of those that failed
+/// or turned out to be of another kind. The server has worked for them as well.
+struct Result {
+    var rate: Double
+    var cost: Double
+    var others: Double
+}
+
+func measure(_ kind: Kind, server: ChildProcess, port: String, alpn: String) throws -> Result {
     let client = try ChildProcess(role: "client", [kind.rawValue, port, alpn, "\(seconds)"], core: 1)
     _ = try client.line()
     let before = server.cpuTime
     client.send("go")
-    let count = Double(try client.line()) ?? 0
+    let numbers = try client.line().split(separator: " ").compactMap { Double($0) }
     let cost = server.cpuTime - before
+    guard numbers.count == 2, numbers[0] + numbers[1] > 0 else {
+        throw ChildProcess.Failure("\(kind.rawValue) handshakes: the client reported \(numbers)")
+    }
     try client.wait()
-    return (count / seconds, cost / max(count, 1) * 1e6)
+    let all = numbers[0] + numbers[1]
+    return Result(rate: numbers[0] / seconds, cost: cost / all * 1e6, others: numbers[1] / all)
 }
 
 let certificate = try DevelopmentCertificate.generate(
@@ -34,8 +46,8 @@ if pair == nil { print("gtlsserver isn't installed (ngtcp2-server): no compariso
 
 var report = Report("quic-handshake")
 for kind in Kind.allCases {
-    var ours: [(rate: Double, cost: Double)] = []
-    var peers: [(rate: Double, cost: Double)] = []
+    var ours: [Result] = []
+    var peers: [Result] = []
     for round in 0...options.rounds {
         let own = try measure(kind, server: server, port: port, alpn: LoopServer.applicationProtocol)
         let peer = try pair.map { try measure(kind, server: $0.server, port: "\($0.port)", alpn: "h3") }
@@ -53,6 +65,10 @@ for kind in Kind.allCases {
         line += "   gtlsserver  \(peers.map(\.rate).median.readable)/s, \(peers.map(\.cost).median.readable) µs"
     }
     print(line)
+    for (name, results) in [("ours", ours), ("gtlsserver", peers)] {
+        guard let most = results.map(\.others).max(), most > 0 else { continue }
+        print("  \(name): up to \((most * 100).readable) % of the handshakes failed, or were of another kind")
+    }
 }
 server.end()
 pair?.end()
