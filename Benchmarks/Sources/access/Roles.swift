@@ -136,7 +136,8 @@ private struct HTTP3Asker: Asker {
 }
 
 private struct HTTPSAsker: Asker {
-    let client: HTTPClient
+    /// One for each connection: a client alone puts all of its HTTP/2 requests on one connection, however many it may open.
+    let clients: [HTTPClient]
     let url: String
 
     init(port: Int, certificate: String, load: Load) throws {
@@ -144,17 +145,19 @@ private struct HTTPSAsker: Asker {
         tls.trustRoots = .certificates(try NIOSSLCertificate.fromPEMBytes(Array(certificate.utf8)))
         var configuration = HTTPClient.Configuration(tlsConfiguration: tls)
         configuration.httpVersion = load.version == .http1 ? .http1Only : .automatic
-        configuration.connectionPool.concurrentHTTP1ConnectionsPerHostSoftLimit = load.depth
-        client = HTTPClient(
-            eventLoopGroupProvider: .shared(MultiThreadedEventLoopGroup(numberOfThreads: 1)),
-            configuration: configuration)
+        configuration.connectionPool.concurrentHTTP1ConnectionsPerHostSoftLimit = 1
+        let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+        let chosen = configuration
+        clients = (0..<load.connections).map { _ in
+            HTTPClient(eventLoopGroupProvider: .shared(group), configuration: chosen)
+        }
         url = "https://localhost:\(port)/v1/access"
     }
 
     func ask(_ token: String, connection: Int) async throws {
         var request = HTTPClientRequest(url: url)
         request.headers = ["authorization": "Bearer \(token)"]
-        let response = try await client.execute(request, timeout: .seconds(30))
+        let response = try await clients[connection].execute(request, timeout: .seconds(30))
         let body = try await response.body.collect(upTo: 1 << 16)
         guard response.status == .ok, body.readableBytes > 100 else {
             throw ChildProcess.Failure("an answer of \(response.status)")
