@@ -27,7 +27,7 @@ guard ports.count == 2 else { throw ChildProcess.Failure("the server said \(port
 
 @MainActor func run(_ load: Load) throws -> Result {
     let client = try ChildProcess(role: "client", [folder] + ports + load.arguments, core: 1)
-    // The handshakes are within the warm-up, whose CPU is counted: with 64 connections some 20 ms of it.
+    // The handshakes are within the warm-up, whose CPU is counted.
     let before = server.cpuTime
     let numbers = try client.line().split(separator: " ").compactMap { Double($0) }
     guard numbers.count == 3 else { throw ChildProcess.Failure("the client reported \(numbers)") }

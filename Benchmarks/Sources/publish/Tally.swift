@@ -53,12 +53,10 @@ final class Tally: Sendable {
         preconditionFailure("\(count - deliveries.count) messages were not delivered within 30 s")
     }
 
-    func startTiming() { state.withLock { ($0.isTiming, $0.acknowledged, $0.delivered) = (true, .init(), .init()) } }
+    func startTiming() { state.withLock { $0.isTiming = true } }
 
-    func stopTiming() -> (acknowledged: Latencies, delivered: Latencies) {
-        state.withLock { state in
-            state.isTiming = false
-            return (state.acknowledged, state.delivered)
-        }
-    }
+    func stopTiming() { state.withLock { $0.isTiming = false } }
+
+    /// All that was noted while it was timing.
+    var times: (acknowledged: Latencies, delivered: Latencies) { state.withLock { ($0.acknowledged, $0.delivered) } }
 }

@@ -63,9 +63,8 @@ report.add("commit_ratio", ratio(loads[0].rate, over: loads[2].rate))
 report.add("paced_rate", pacedRate)
 
 /// Latencies at a fixed rate: to the acknowledgement and to delivery.
-func pace(_ service: any MessageService, _ name: String) async throws -> [(String, Double)] {
-    _ = try await service.paced(perSecond: pacedRate, for: .seconds(1))
-    let times = try await service.paced(perSecond: pacedRate, for: max(.seconds(4), options.roundTime * 10))
+func percentiles(_ service: any MessageService, _ name: String) -> [(String, Double)] {
+    let times = service.tally.times
     precondition(times.acknowledged.count == times.delivered.count)
     return [("", times.acknowledged), ("delivered_", times.delivered)].flatMap { kind, latencies in
         [("p50", 50.0), ("p99", 99.0), ("p99_9", 99.9)].map { label, percentile in
@@ -74,10 +73,18 @@ func pace(_ service: any MessageService, _ name: String) async throws -> [(Strin
     }
 }
 
-var figures = try await pace(room, "")
-figures += try await pace(direct, "direct_")
-for (kind, broker) in brokers { figures += try await pace(broker, kind.prefix + "peer_") }
-for (key, value) in figures { report.add(key, value) }
+var timed: [(name: String, service: any MessageService)] = [("", room), ("direct_", direct)]
+for (kind, broker) in brokers { timed.append((name: kind.prefix + "peer_", service: broker)) }
+// In turns as well. The percentiles are of the times of four turns together.
+for turn in 0...4 {
+    for (_, service) in timed {
+        try await service.paced(
+            perSecond: pacedRate, for: max(.seconds(1), options.roundTime * 2.5), noting: turn > 0)
+    }
+}
+for (name, service) in timed {
+    for (key, value) in percentiles(service, name) { report.add(key, value) }
+}
 for (index, (kind, _)) in brokers.enumerated() {
     let (many, one) = (loads[4 + 2 * index].rate, loads[5 + 2 * index].rate)
     report.add("\(kind.prefix)peer_rate", many.median)
