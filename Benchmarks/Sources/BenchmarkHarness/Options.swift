@@ -18,23 +18,41 @@ public struct Options: Sendable {
 
     /// Reads the process's arguments; ends the process with a message when it can't.
     /// - Parameters:
-    ///   - extra: the benchmark's own options, all positive numbers, with their defaults.
+    ///   - extra: the benchmark's own options with their defaults: positive numbers up to 10^9, whole ones where the default is.
     ///   - rounds: how often each contender is measured unless `--rounds` says otherwise.
     public init(extra: [String: Double] = [:], rounds: Int = 7) {
         self.extra = extra
         self.rounds = rounds
+        let name = CommandLine.arguments.first?.split(separator: "/").last ?? "benchmark"
+        let own = extra.sorted { $0.key < $1.key }.map { " [\($0.key) \($0.value.readable)]" }.joined()
+        let shared = "[--rounds \(rounds)] [--seconds \(roundTime.inSeconds.readable)]"
+        let usage = "usage, with the defaults: \(name) \(shared)\(own)\n"
         var arguments = CommandLine.arguments.dropFirst()
         while let option = arguments.popFirst() {
+            if ["-h", "--help"].contains(option) {
+                print(usage, terminator: "")
+                exit(0)
+            }
             let value = arguments.popFirst()
-            switch (option, value.flatMap(Double.init)) {
-            case ("--rounds", let number?) where number >= 1: self.rounds = Int(min(number, 1_000))
-            case ("--seconds", let number?) where number > 0: roundTime = .seconds(min(number, 600))
-            case (_, let number?) where extra[option] != nil && number > 0: self.extra[option] = number
-            default:
-                let own = extra.keys.sorted().map { " [\($0) N]" }.joined()
-                print("usage: \(CommandLine.arguments[0]) [--rounds N] [--seconds S per round]\(own)")
+            guard let number = value.flatMap(Double.init), take(option, number) else {
+                let text = Array("error: \(option) \(value ?? "without a number")\n\(usage)".utf8)
+                _ = write(STDERR_FILENO, text, text.count)
                 exit(64)
             }
         }
+    }
+
+    /// - Returns: whether there is such an option, and this is a value for it.
+    private mutating func take(_ option: String, _ value: Double) -> Bool {
+        switch option {
+        case "--rounds" where value >= 1: rounds = Int(min(value, 1_000))
+        case "--seconds" where value > 0: roundTime = .seconds(min(value, 600))
+        default:
+            guard let standard = extra[option], value > 0, value <= 1e9 else { return false }
+            // A half of a connection is none, and no divisor.
+            guard value == value.rounded() || standard != standard.rounded() else { return false }
+            extra[option] = value
+        }
+        return true
     }
 }
