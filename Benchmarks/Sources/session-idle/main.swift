@@ -25,7 +25,7 @@ struct Holding {
     let resident: Double
 
     init(_ now: ServerMemory, over before: ServerMemory, _ name: String) throws {
-        guard now.count - before.count == count || before.count == now.count else {
+        guard now.count - before.count == count else {
             throw ChildProcess.Failure("\(name): the server has \(now.count) of them, and had \(before.count)")
         }
         heap = (now.heap - before.heap) / Double(count) / 1024
@@ -69,6 +69,8 @@ func sessions(rooms: Int) async throws -> (fresh: Holding, used: Holding) {
     for _ in 0..<100 where try await crowd.loop.submit({ tally.count }).get() < count {
         try await Task.sleep(for: .milliseconds(100))
     }
+    let came = try await crowd.loop.submit { tally.count }.get()
+    guard came == count else { throw ChildProcess.Failure("\(came) of \(count) messages came back within 10 s") }
     let used = try Holding(try ServerMemory.ask(server), over: before, "the same after a message to itself")
     await crowd.end()
     return (fresh, used)
