@@ -70,14 +70,14 @@ struct PhoneApp: Sendable {
     }
 
     func run() async throws {
-        // What an earlier start left: shown before anything is online.
-        let changes = client.sends
+        // What an earlier start left: shown before anything is online. Both streams begin here, so that nothing is missed.
+        let (changes, notices) = (client.sends, client.notices)
         for status in try await client.outbox() { await screen.show(status) }
         try await client.start()
         try await withThrowingTaskGroup(of: Void.self) { group in
             group.addTask { for await state in client.states { await screen.show(state) } }
             group.addTask { for await status in changes { await screen.show(status) } }
-            group.addTask { for await notice in client.notices { await show(notice) } }
+            group.addTask { for await notice in notices { await show(notice) } }
             group.addTask {
                 for await message in client.messages where message.kind == .message {
                     await screen.show("\(message.sender): \(message.text)")

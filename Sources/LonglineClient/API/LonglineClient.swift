@@ -144,8 +144,9 @@ public final class LonglineClient: Sendable {
     /// The present state.
     public var state: ConnectionState { core.outlets.states.latest ?? .disconnected }
 
-    /// What else happens: gaps, skipped ranges, answers to messages of an earlier process. A reader that lags by more
-    /// than 256 loses the oldest.
+    /// What else happens from now on: gaps, skipped ranges, answers to messages of an earlier process. Ask for it before ``start()``
+    /// or ``connect()``, and nothing is missed. Each call makes a stream of its own; a reader that lags by more than 256 loses the
+    /// oldest.
     public var notices: AsyncStream<ClientNotice> { core.outlets.notices.stream() }
 
     /// Moves the connection to another local address while it goes on, or to a new port of the same one when `local` is
