@@ -10,6 +10,7 @@ import hashlib
 import hmac
 import json
 import os
+import re
 import sys
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,22 +18,30 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 # By their names, so that two keys may be valid while one takes the other's place.
 KEYS = {os.environ.get("WEBHOOK_KEY", "1"): bytes.fromhex(os.environ["WEBHOOK_SECRET"])}
 WINDOW = 300  # seconds: an older request may be one that somebody sends again
+LONGEST = 65536  # bytes: the server's requests are shorter
 
 
 def is_genuine(headers, body):
     secret = KEYS.get(headers.get("Longline-Key", ""))
     timestamp = headers.get("Longline-Timestamp", "")
-    if secret is None or not timestamp.isdigit() or abs(time.time() - int(timestamp)) > WINDOW:
+    if secret is None or not re.fullmatch("[0-9]{1,15}", timestamp) or abs(time.time() - int(timestamp)) > WINDOW:
         return False
     expected = hmac.new(secret, timestamp.encode() + b"." + body, hashlib.sha256).hexdigest()
-    return hmac.compare_digest("v1=" + expected, headers.get("Longline-Signature", ""))
+    # As bytes: what a stranger sends need not be ASCII.
+    return hmac.compare_digest(("v1=" + expected).encode(), headers.get("Longline-Signature", "").encode())
 
 
 class Receiver(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    timeout = 60  # seconds: a client that says nothing holds no thread for longer
 
     def do_POST(self):
-        body = self.rfile.read(min(int(self.headers.get("Content-Length", 0)), 65536))
+        length = self.headers.get("Content-Length", "")
+        if not re.fullmatch("[0-9]{1,9}", length) or int(length) > LONGEST:
+            # What follows is not read, and so no next request.
+            self.close_connection = True
+            return self.answer(413 if length else 411)
+        body = self.rfile.read(int(length))
         if not is_genuine(self.headers, body):
             return self.answer(401)
         news = json.loads(body)

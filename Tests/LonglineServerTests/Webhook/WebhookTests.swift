@@ -430,6 +430,13 @@ private let hall = identifier { try RoomID("hall") }
         let stranger = WebhookKey(id: Self.key.id, secret: Array(repeating: 7, count: 16))
         #expect(try await status(WebhookRequest.headers(body, key: stranger, time: now), body) == 401)
         #expect(try await status([:], body) == 401)
+        // Neither ends it without an answer.
+        let odd = [("Longline-Signature", "v1=é"), ("Longline-Timestamp", String(repeating: "9", count: 5_000))]
+        for (name, value) in odd {
+            var headers = good
+            headers.replaceOrAdd(name: name, value: value)
+            #expect(try await status(headers, body) == 401, "\(name)")
+        }
     }
 }
 
