@@ -28,7 +28,7 @@ struct APIKeyCommand: AsyncParsableCommand {
             abstract: "Make a key, and print it.",
             discussion: """
                 It is printed once, alone on standard output, so that it can go to a file; its name goes to standard error. Whoever \
-                has it may do what its rights say: keep it as you would a password.
+                has it may do what its rights say: keep it as you would a password, and call 'umask 077' before it goes to a file.
                 """)
 
         private static let standardTenant = "default"
