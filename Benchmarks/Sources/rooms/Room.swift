@@ -1,12 +1,15 @@
 import BenchmarkHarness
 import LonglineWire
 import NIOCore
+import PeerHarness
 import SessionHarness
 
 /// A room whose members are all connected.
 final class Room: @unchecked Sendable {
     // Proof: what changes is touched on the crowd's loop only, where each method brings its work.
     private static let name = "benchmark"
+    /// Seconds after which what is still under way is taken for lost.
+    private static let patience: Int64 = 120
     private let crowd: Crowd
     private let tally: Tally
     private let channel: ChannelID
@@ -45,6 +48,10 @@ final class Room: @unchecked Sendable {
                 promise.succeed((tally.deliveries - before, now - start))
             }
             for _ in 0..<window { publish(due: start) }
+            let overdue = loop.scheduleTask(in: .seconds(Int64(time.inSeconds) + Self.patience)) {
+                promise.fail(ChildProcess.Failure("messages were lost: somebody still waits for one"))
+            }
+            promise.futureResult.whenComplete { _ in overdue.cancel() }
             return promise.futureResult
         }.get()
     }
@@ -60,7 +67,9 @@ final class Room: @unchecked Sendable {
             if due > clock.now { try await Task.sleep(until: due, tolerance: .zero, clock: clock) }
             loop.execute { [self] in publish(due: due) }
         }
-        while try await loop.submit({ [self] in tally.underWay }).get() > 0 {
+        let end = clock.now + .seconds(Self.patience)
+        while case let left = try await loop.submit({ [self] in tally.underWay }).get(), left > 0 {
+            guard clock.now < end else { throw ChildProcess.Failure("somebody still waits for \(left) messages") }
             try await Task.sleep(for: .milliseconds(10))
         }
         return try await loop.submit { [self] in tally.stopTiming() }.get()
