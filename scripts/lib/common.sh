@@ -215,7 +215,15 @@ require_swift() {
     note "Swift $version"
 }
 
-# Both of the above, as the first phases of a script.
+# The toolchain's folder `usr`. Not where `swift` lies: swiftly, which swift.org recommends, has only links to itself there.
+swift_home() {
+    local resources
+    resources=$(swiftc -print-target-info | sed -n 's/^ *"runtimeResourcePath": "\(.*\)",\{0,1\}$/\1/p')
+    [ -n "$resources" ] || fail "'swiftc -print-target-info' does not say where the toolchain is."
+    dirname "$(dirname "$resources")"
+}
+
+# The system's packages and the toolchain, as the first phases of a script.
 setup() {
     phase "System packages"
     install_system_packages
