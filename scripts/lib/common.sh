@@ -100,6 +100,9 @@ as_root() {
     if [ "$(id -u)" = 0 ]; then "$@"; else sudo -- "$@"; fi
 }
 
+# What installs packages, without a question. A machine that has just been started may be at its own updates: they are waited for.
+apt_install=(env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install -y --no-install-recommends)
+
 # Installs what is missing, or says what to install and ends.
 install_system_packages() {
     if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
@@ -135,8 +138,7 @@ install_system_packages() {
     # All but its progress: where it reaches nobody it warns, and does not fail.
     complaints=$(grep -vE '^((Hit|Get|Ign):|Fetched |Reading |Building )' <<<"$said" | tail -n 15) || true
     # shellcheck disable=SC2086 # a list of package names
-    if ! said=$(as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $missing \
-        2>&1 </dev/null); then
+    if ! said=$(as_root "${apt_install[@]}" $missing 2>&1 </dev/null); then
         # A package that can't be found may only be one that the update did not bring.
         if [ -n "$complaints" ]; then printf '%s\n' "apt-get update:" "$complaints" "apt-get install:" >&2; fi
         tail -n 15 <<<"$said" >&2
@@ -153,8 +155,8 @@ hypothesis_version=6.170.17
 install_optional() {
     command -v apt-get >/dev/null || return 1
     [ "$(id -u)" = 0 ] || command -v sudo >/dev/null || return 1
-    local install=(env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@")
-    as_root "${install[@]}" </dev/null || { as_root apt-get update && as_root "${install[@]}" </dev/null; }
+    as_root "${apt_install[@]}" "$@" </dev/null ||
+        { as_root apt-get update && as_root "${apt_install[@]}" "$@" </dev/null; }
 }
 
 # install_python_peer NAME PLACE PACKAGE…: into an environment of its own under .build, unless just that is there.
