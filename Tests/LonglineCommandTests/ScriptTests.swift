@@ -55,6 +55,21 @@ struct ScriptTests {
         withExtendedLifetime(folder) {}
     }
 
+    @Test("Where there is no Swift nothing is installed")
+    func noSwift() throws {
+        let folder = try TemporaryFolder()
+        let ended = try run(
+            """
+            source "$1/scripts/lib/common.sh"
+            install_system_packages() { echo installed; }
+            PATH=$caller_directory
+            setup
+            """, in: folder.path)
+        #expect(ended.status == 1 && ended.output.contains("there is no 'swift' in PATH."), "\(ended.output)")
+        #expect(!ended.output.contains("installed"), "\(ended.output)")
+        withExtendedLifetime(folder) {}
+    }
+
     @Test("The toolchain is found where swift is a link to something else, as swiftly's is")
     func toolchain() throws {
         let folder = try TemporaryFolder()

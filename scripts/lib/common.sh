@@ -203,7 +203,6 @@ install_interop_peers() {
 # Ends unless a Swift toolchain that is new enough runs.
 require_swift() {
     local advice="Install Swift $swift_major.$swift_minor or later from https://www.swift.org/install and put it in PATH."
-    command -v swift >/dev/null || fail "there is no 'swift' in PATH." "$advice"
     local text version major minor
     text=$(swift --version 2>&1) || fail "'swift --version' fails:" "$text" "$advice"
     version=$(sed -n 's/.*Swift version \([0-9][0-9.]*\).*/\1/p' <<<"$text" | head -n 1)
@@ -227,6 +226,9 @@ swift_home() {
 
 # The system's packages and the toolchain, as the first phases of a script.
 setup() {
+    # It may need some of the packages to run, but nobody needs them without it.
+    command -v swift >/dev/null || fail "there is no 'swift' in PATH." \
+        "Install Swift $swift_major.$swift_minor or later from https://www.swift.org/install and put it in PATH."
     phase "System packages"
     install_system_packages
     phase "Swift toolchain"
