@@ -291,6 +291,9 @@ let package = Package(
         .executableTarget(
             name: "static-files", dependencies: ["HTTP3", "QUICTransport", httpTypes, nioCore, nioPosix],
             path: "Samples/StaticFiles", swiftSettings: settings),
+        .executableTarget(
+            name: "phone-app", dependencies: ["LonglineClient", "LonglineWire"], path: "Samples/PhoneApp",
+            swiftSettings: settings),
         .testTarget(
             name: "HTTP3Tests",
             dependencies: [
@@ -330,11 +333,6 @@ if Context.environment["LONGLINE_DOC_SAMPLES"] == "1" {
         .target(
             name: "DocSamples", dependencies: libraries + [nioCore], path: ".build/doc-samples",
             swiftSettings: [.swiftLanguageMode(.v6)]))
-    // The sample apps are built with them.
-    package.targets.append(
-        .executableTarget(
-            name: "phone-app", dependencies: ["LonglineClient", "LonglineWire"], path: "Samples/PhoneApp",
-            swiftSettings: settings))
 }
 
 // What scripts/fuzz builds: it links only with libFuzzer, which brings `main`.

@@ -4,7 +4,7 @@ import LonglineWire
 
 // A phone app without the phone: one conversation in a terminal, with all that an app shows of its connection and its messages.
 //
-//     phone-app HOST:PORT PIN TOKEN-FILE PEER [FOLDER]
+//     swift run phone-app HOST:PORT PIN TOKEN-FILE PEER [FOLDER]
 //
 // Type a message to send it; /wait TEXT sends and waits for the acknowledgement, /outbox shows what waits, /cancel NAME takes a
 // message back, /background and /foreground say what the app is to its user, /logout ends it. Close it whenever you like: what was
