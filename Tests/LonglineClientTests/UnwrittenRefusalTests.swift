@@ -105,7 +105,8 @@ struct UnwrittenRefusalTests {
 
     @Test("what waits stands in its order beside what is taken back and not written, also where the clock was set back")
     func orderBesideUnwritten() async throws {
-        let (storage, wall) = (FaultyDisk(), Mutex<UInt64>(0))
+        let storage = FaultyDisk()
+        let wall = Mutex<UInt64>(0)
         let clock = DriverClock(now: DriverClock.system.now, wall: { wall.withLock { $0 } })
         let client = try ClientHarness(storage: storage, clock: clock).client
         var sends: [SendID] = []

@@ -205,7 +205,8 @@ import Testing
         client.close(code: 0, reason: "", now: world.network.now)
         world.simulation.run(for: .seconds(3))
 
-        world.clientConfiguration.sessionTicket = try #require(world.clientSide.tickets.last)
+        let ticket = try #require(world.clientSide.tickets.last)
+        world.clientConfiguration.sessionTicket = ticket
         let returning = try world.connect()
         // In a packet of its own, behind the first flight.
         world.simulation.run(for: .milliseconds(1))
