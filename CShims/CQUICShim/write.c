@@ -156,7 +156,7 @@ ssize_t llq_conn_write_datagram(llq_conn *conn, llq_path *path, uint8_t *ecn, ui
     if (conn->aliases.is_lost) return 0;
 #if !LLQ_NGTCP2_1
     // A 0-RTT packet with nothing else is too short for its header to be protected, on which this version aborts the process.
-    if (length == 0 && !ngtcp2_conn_get_handshake_completed(conn->conn)) return LLQ_NOT_NOW;
+    if (!conn->is_server && length == 0 && !ngtcp2_conn_get_handshake_completed(conn->conn)) return LLQ_NOT_NOW;
 #endif
     llq_conn *previous = llq_enter(conn);
     llq_timer_begin(conn);

@@ -408,7 +408,9 @@ final class Session {
             // One that is over is not told from one that a later one overtook on the way: it only takes a place.
             earlyPriorities.removeAll { $0.stream == id }
             if earlyPriorities.count >= Self.heldPriorities {
-                earlyPriorities.remove(at: earlyPriorities.firstIndex { $0.stream < nextRequestStream } ?? 0)
+                let over = earlyPriorities.firstIndex { $0.stream < nextRequestStream }
+                if over == nil, id < nextRequestStream { return }
+                earlyPriorities.remove(at: over ?? 0)
             }
             earlyPriorities.append((id, priority))
         }

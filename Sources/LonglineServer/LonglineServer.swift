@@ -153,8 +153,9 @@ public final class LonglineServer: Service {
         }
         nodeDrain.stop()
         await running.control?.shutDown()
-        for listener in running.listeners { await listener.stopAccepting() }
+        // Sessions first: this waits for no loop. A link that comes behind it is refused.
         running.runtime.drain()
+        for listener in running.listeners { await listener.stopAccepting() }
         let patience = ShutdownPatience(configuration.limits.drainTimeout, now: .now())
         let left = await running.runtime.waitUntilIdle(until: patience.forLinks)
         if left > 0 { configuration.logger.notice("links did not close in time", metadata: ["links": "\(left)"]) }

@@ -29,7 +29,7 @@ extension SessionHost {
                 guard !host.core.revocations.mayName(authenticated.identity, since: revocations) else {
                     return host.retry(admission, attempts: attempts)
                 }
-                if let rejection = host.register(authenticated) { return host.reject(rejection) }
+                if let rejection = host.register(authenticated, knowing: revocations) { return host.reject(rejection) }
                 guard host.mayBeGranted() else { return host.awaitHandshake(admission) }
                 host.prepare(admission, authenticated, attempts: attempts)
             }
@@ -51,7 +51,7 @@ extension SessionHost {
 
     /// Takes note of who it is, at the first attempt.
     /// - Returns: how to close it instead, when the user connects too fast: each connect is work for the store's one writer.
-    private func register(_ authenticated: AuthenticatedIdentity) -> Rejection? {
+    private func register(_ authenticated: AuthenticatedIdentity, knowing revocations: UInt64) -> Rejection? {
         guard self.authenticated == nil else { return nil }
         let user = UserKey(authenticated.identity)
         if let wait = core.requestMeter.wait(for: .connect, of: user, now: now) {
@@ -64,6 +64,7 @@ extension SessionHost {
                 close: Close(code: .overloaded, reason: "this user connects too fast", retryAfter: retryAfter))
         }
         self.authenticated = authenticated
+        revocationsKnown = revocations
         loop.register(self, authenticated.identity)
         return nil
     }

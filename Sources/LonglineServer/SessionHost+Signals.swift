@@ -12,8 +12,6 @@ struct SignalInFlight: Sendable {
     let until: NIODeadline
     /// The link it came on.
     let from: UInt64
-    /// Revocations that there were when it came.
-    let revocations: UInt64
 
     /// What a newer one takes the place of.
     struct Key: Hashable {
@@ -78,8 +76,7 @@ extension SessionHost {
         guard takes(.signal) else { return dropped(.rate) }
         let channel = ChannelKey(tenant: tenant, channel: signal.channel)
         guard core.audiences.count(of: channel) <= core.limits.signalAudience else { return dropped(.audience) }
-        let inFlight = SignalInFlight(
-            channel: channel, signal: signal, until: until, from: id, revocations: core.revocations.count)
+        let inFlight = SignalInFlight(channel: channel, signal: signal, until: until, from: id)
         guard case .room(let room) = signal.channel, !signal.isAboutOneself else { return decide(inFlight) }
         judge(inFlight, in: room)
     }
@@ -163,7 +160,7 @@ extension SessionHost {
     /// The last step, behind what had to be found out.
     func passOn(_ signal: SignalInFlight) {
         // Whom a revocation names has no session by now.
-        if phase == .ended, let identity, core.revocations.mayName(identity, since: signal.revocations) {
+        if phase == .ended, let identity, core.revocations.mayName(identity, since: revocationsKnown) {
             return dropped(.forbidden)
         }
         loop.relay(signal)

@@ -103,7 +103,9 @@ extension SessionHost {
             switch result {
             case .failure(let error): host.session.rejected(Close(error, limits: core.limits), now: host.now)
             case .success(let fresh):
-                guard core.revocations.mayName(fresh.identity, since: revocations) else { return host.refreshed(fresh) }
+                guard core.revocations.mayName(fresh.identity, since: revocations) else {
+                    return host.refreshed(fresh, knowing: revocations)
+                }
                 if attempts > 1 { return host.refresh(token, attempts: attempts - 1) }
                 let retryAfter = core.limits.retryAfter.wholeMilliseconds
                 host.session.rejected(
@@ -112,10 +114,11 @@ extension SessionHost {
         }
     }
 
-    private func refreshed(_ fresh: AuthenticatedIdentity) {
+    private func refreshed(_ fresh: AuthenticatedIdentity, knowing revocations: UInt64) {
         // By its new token, too.
         if let identity { loop.unregister(self, identity) }
         authenticated = fresh
+        revocationsKnown = revocations
         loop.register(self, fresh.identity)
         session.refreshed(fresh.identity, time: core.time(), now: now)
         renewClaim()

@@ -37,6 +37,8 @@ final class SessionHost: LinkHandler {
     var session: ServerSession
     /// Who it is, once its credential was verified.
     var authenticated: AuthenticatedIdentity?
+    /// Revocations that there were before that credential was verified. It is none of them.
+    var revocationsKnown: UInt64 = 0
     var identity: SessionIdentity? { authenticated?.identity }
     /// Publishes that wait for the store.
     var appendsWaiting = 0

@@ -8,6 +8,6 @@ extension Duration {
         guard seconds >= 0, attoseconds >= 0 else { return 0 }
         let (milliseconds, isOver) = UInt64(seconds).multipliedReportingOverflow(by: 1_000)
         guard !isOver, milliseconds < FrameLimits.maximumNumber else { return FrameLimits.maximumNumber }
-        return milliseconds + UInt64(attoseconds / 1_000_000_000_000_000)
+        return min(milliseconds + UInt64(attoseconds / 1_000_000_000_000_000), FrameLimits.maximumNumber)
     }
 }

@@ -138,7 +138,8 @@ extension QUICEngineConnection {
     /// - Parameter limit: bytes that a packet may have, where that is less than the path's.
     func datagramRoom(_ shim: OpaquePointer, within limit: Int = .max) -> Int? {
         let frame = llq_conn_peer_datagram_limit(shim)
-        guard frame > 0 else { return nil }
+        // An empty one has a type and a length.
+        guard frame >= 2 else { return nil }
         // Short header with the longest connection ID and packet number, and the AEAD's tag; then type and length of the
         // frame, and what ngtcp2 has to put beside it.
         let overhead = 1 + Int(LLQ_MAX_CID_LENGTH) + 4 + 16

@@ -191,14 +191,14 @@ extension QUICEngineConnection {
             return nil
         }
         // The path has become smaller since it was queued. ngtcp2 would write nothing, as where congestion control holds it back.
-        guard handshake == nil || datagram.bytes.count <= datagramRoom(shim) ?? 0 else {
+        guard handshake == nil || datagram.bytes.count <= datagramRoom(shim) ?? -1 else {
             _ = datagramsToSend.popFirst()
             countQueuedDatagrams()
             emit(.datagramLost(id: datagram.id))
             return nil
         }
         // Whether the path still takes such packets is being found out: it waits, and streams go first, in smaller packets.
-        guard handshake == nil || datagram.bytes.count <= datagramRoom(shim, within: llq_conn_max_payload(shim)) ?? 0
+        guard handshake == nil || datagram.bytes.count <= datagramRoom(shim, within: llq_conn_max_payload(shim)) ?? -1
         else {
             keepTrying = false
             return nil

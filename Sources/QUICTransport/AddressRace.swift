@@ -52,6 +52,8 @@ final class AddressRace {
     private let delay: TimeAmount
     private var untried: ArraySlice<SocketAddress>
     private var runners: [Runner] = []
+    /// Attempts that are over. Their sockets stay for those to come: a port number can't be had again at once.
+    private var lostRunners: [Runner] = []
     /// Where the latest attempt goes.
     private var newest: SocketAddress?
     /// Where attempts go of which no packet of the needed size was found too large.
@@ -118,14 +120,15 @@ final class AddressRace {
     /// The attempt whose server has answered, if it is one of those beside the connection's own.
     var winner: Runner? { runners.first { $0.engine.packetsReceived > 0 } }
 
-    /// The sockets of the attempts beside the connection's own; several attempts may have the same.
-    var ports: [UDPPort] { runners.map(\.port) }
+    /// The sockets of the attempts beside the connection's own, also of those that are over; several attempts may have the same.
+    var ports: [UDPPort] { (runners + lostRunners).map(\.port) }
 
-    /// Whether one of these attempts has this socket.
-    func uses(_ port: UDPPort) -> Bool { runners.contains { $0.port === port } }
+    /// Whether one of these attempts has this socket, or had it.
+    func uses(_ port: UDPPort) -> Bool { ports.contains { $0 === port } }
 
     private func lost(_ runner: Runner) {
         runners.removeAll { $0 === runner }
+        if !isOver { lostRunners.append(runner) }
         paths.giveUp(runner.engine, on: runner.port)
     }
 
@@ -134,13 +137,14 @@ final class AddressRace {
         isOver = true
         timer?.cancel()
         timer = nil
-        let lost = runners
+        let lost = runners + lostRunners
         runners = []
+        lostRunners = []
         for runner in lost where runner !== kept { paths.giveUp(runner.engine, on: runner.port) }
     }
 
     func goSilent() {
-        for runner in runners { runner.port.isSilent = true }
+        for port in ports { port.isSilent = true }
     }
 }
 

@@ -19,6 +19,7 @@ public final class QUICClient: Sendable {
     private let refusalTime: TimeAmount
     private let state = Mutex(State())
     private let users = LoopUsers()
+    private let lastCounters = Mutex(QUICTransportCounters())
 
     private struct State {
         var loops: [ObjectIdentifier: LoopHandle] = [:]
@@ -248,8 +249,14 @@ public final class QUICClient: Sendable {
             isRenewal: true)
     }
 
-    /// What was counted so far, over all loops.
+    /// What was counted so far, over all loops; once all is shut down, what was counted until then.
     public func counters() async -> QUICTransportCounters {
+        guard users.begin() else { return lastCounters.withLock { $0 } }
+        defer { users.end() }
+        return await count()
+    }
+
+    private func count() async -> QUICTransportCounters {
         var total = QUICTransportCounters()
         for loop in loops { total.add(await loop.counters()) }
         return total
@@ -271,6 +278,8 @@ public final class QUICClient: Sendable {
             for loop in all { group.addTask { await loop.drain(code: code, reason: reason, timeout: timeout) } }
         }
         for loop in all { await loop.closePorts() }
+        let last = await count()
+        lastCounters.withLock { $0 = last }
         await users.endShutdown()
     }
 

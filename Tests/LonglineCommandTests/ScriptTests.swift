@@ -103,7 +103,7 @@ struct ScriptTests {
             end_all $parent
             status=0
             wait $parent || status=$?
-            [ $status = 143 ]
+            [ $status = 137 ]
             # Where nobody waits for an orphan, its entry stays.
             while grep -q '^State:.[^Z]' "/proc/$(cat child)/status" 2>/dev/null; do :; done
             """, in: folder.path)

@@ -302,7 +302,8 @@ private let hall = identifier { try RoomID("hall") }
                 isErased.withLock { $0 = true }
             }
             // Until it waits, or came to its end without.
-            while try await runtime.loops[0].submit({ $0.workWaiterCount }) == 0, !isErased.withLock({ $0 }) {
+            while await runtime.loops.submit({ $0.workWaiterCount }).allSatisfy({ $0 == 0 }), !isErased.withLock({ $0 })
+            {
                 await Task.yield()
             }
             held.continuation.finish()
@@ -313,7 +314,7 @@ private let hall = identifier { try RoomID("hall") }
             try await erasure.value
             let channels = try await store.entitlements(of: ann, in: TokenIssuer.tenant).map(\.channel)
             #expect(!channels.contains(.room(hall)))
-            #expect(try await runtime.loops[0].submit { $0.workWaiterCount } == 0)
+            #expect(await runtime.loops.submit { $0.workWaiterCount }.allSatisfy { $0 == 0 })
         }
     }
 

@@ -68,6 +68,9 @@ struct LettingGoTests {
         await client.shutdownGracefully()
         await listener.stopAccepting()
         await listener.shutdownGracefully()
+        for counters in [await client.counters(), await listener.counters()] {
+            #expect(counters.engine.handshakesCompleted == 1 && counters.connections == 0)
+        }
     }
 
     @Test("What two shut down at once needs its event loops no more as soon as it is so for one of them")

@@ -149,9 +149,10 @@ extension SendErrorTests {
                 #expect(try await stream.collect() == pattern(10_000))
             }
 
-            send_faults_set(0, UInt16(listener.port), EMSGSIZE, .max)
+            // What acknowledges the last bytes may be refused already: then it is over before.
             let stream = try await connection.openStream()
-            try await stream.send([1])
+            send_faults_set(0, UInt16(listener.port), EMSGSIZE, .max)
+            try? await stream.send([1])
             #expect(try await connection.closed() == .pathTooSmall)
             send_faults_clear()
             #expect(await client.counters().connections == 0)

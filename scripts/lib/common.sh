@@ -79,10 +79,8 @@ end_all() {
     local pid processes=()
     # All are looked for first: who loses a parent is nobody's descendant any more.
     for pid; do mapfile -t -O ${#processes[@]} processes < <(descendants "$pid"); done
-    for pid in ${processes[@]+"${processes[@]}"}; do
-        kill -TERM "$pid" 2>/dev/null || true
-        kill -CONT "$pid" 2>/dev/null || true
-    done
+    # What a thread of the tests started has the signals blocked that the thread has, and KILL is the one that can't be.
+    for pid in ${processes[@]+"${processes[@]}"}; do kill -KILL "$pid" 2>/dev/null || true; done
 }
 
 # The packages of $debian_packages that are not installed, one a line.
@@ -102,6 +100,21 @@ as_root() {
 
 # What installs packages, without a question. A machine that has just been started may be at its own updates: they are waited for.
 apt_install=(env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install -y --no-install-recommends)
+
+# Brings apt's lists up to date, and says all that apt says. Here apt knows of no waiting.
+update_package_lists() {
+    local said attempt
+    for attempt in {1..60}; do
+        if said=$(as_root env DEBIAN_FRONTEND=noninteractive LC_ALL=C apt-get update 2>&1 </dev/null); then
+            printf '%s\n' "$said"
+            return 0
+        fi
+        if [ "$attempt" = 60 ] || ! grep -q 'Could not get lock' <<<"$said"; then break; fi
+        sleep 5
+    done
+    printf '%s\n' "$said"
+    return 1
+}
 
 # Installs what is missing, or says what to install and ends.
 install_system_packages() {
@@ -133,8 +146,7 @@ install_system_packages() {
     # yet, the packages may be in apt's cache.
     # In variables: whoever interrupts it leaves no file behind.
     local said complaints
-    said=$(as_root env DEBIAN_FRONTEND=noninteractive LC_ALL=C apt-get update 2>&1 </dev/null) ||
-        note "apt-get update failed, trying on"
+    said=$(update_package_lists) || note "apt-get update failed, trying on"
     # All but its progress: where it reaches nobody it warns, and does not fail.
     complaints=$(grep -vE '^((Hit|Get|Ign):|Fetched |Reading |Building )' <<<"$said" | tail -n 15) || true
     # shellcheck disable=SC2086 # a list of package names
@@ -156,7 +168,7 @@ install_optional() {
     command -v apt-get >/dev/null || return 1
     [ "$(id -u)" = 0 ] || command -v sudo >/dev/null || return 1
     as_root "${apt_install[@]}" "$@" </dev/null ||
-        { as_root apt-get update && as_root "${apt_install[@]}" "$@" </dev/null; }
+        { update_package_lists && as_root "${apt_install[@]}" "$@" </dev/null; }
 }
 
 # install_python_peer NAME PLACE PACKAGE…: into an environment of its own under .build, unless just that is there.

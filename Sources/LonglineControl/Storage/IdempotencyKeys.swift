@@ -219,14 +219,20 @@ final class IdempotencyKeys: Sendable {
     /// Forgets keys that are over, some at a time.
     func sweep(now: UInt64) async throws {
         let oldest = Int64(clamping: now - min(now, Self.lifetime))
-        try await database.writeInSteps { db in
-            let over = try String.fetchAll(
-                db,
-                sql: """
-                    DELETE FROM idempotency WHERE (api_key, key) IN
-                        (SELECT api_key, key FROM idempotency WHERE created <= ? LIMIT ?) RETURNING api_key
-                    """, arguments: [oldest, ControlDatabase.step])
-            for apiKey in over { self.note(-1, of: apiKey) }
+        do {
+            try await database.writeInSteps { db in
+                let over = try String.fetchAll(
+                    db,
+                    sql: """
+                        DELETE FROM idempotency WHERE (api_key, key) IN
+                            (SELECT api_key, key FROM idempotency WHERE created <= ? LIMIT ?) RETURNING api_key
+                        """, arguments: [oldest, ControlDatabase.step])
+                for apiKey in over { self.note(-1, of: apiKey) }
+            }
+        } catch {
+            // What was noted may not have been done: all are counted anew.
+            kept.withLock { $0 = [:] }
+            throw error
         }
     }
 
