@@ -166,8 +166,10 @@ struct PriorityTests {
             try await priority(updates: updates, configuration: configuration) == HTTP3Priority(urgency: 7))
     }
 
-    @Test("Updates that come late, for requests that are over, take no place of one that comes before its request")
-    func late() async throws {
+    @Test(
+        "Updates that come late, for requests that are over, take no place of one that comes before its request",
+        arguments: [1, 64])
+    func late(early: UInt64) async throws {
         func update(_ number: UInt64, _ value: String) -> [UInt8] {
             RawPeer.frame(FrameType.priorityUpdateRequest, RawPeer.varint(number * 4) + Array(value.utf8))
         }
@@ -181,8 +183,8 @@ struct PriorityTests {
             // To the server they are as good as over.
             for _ in 0..<70 { peer.hold(try await peer.connection.openStream()) }
             try await peer.expectAlive()
-            let late = (UInt64(0)..<70).flatMap { update($0, "u=1") }
-            try await control.write(ByteBuffer(bytes: update(72, "u=0") + late))
+            let updates = (72..<72 + early).flatMap { update($0, "u=0") } + (0..<70).flatMap { update($0, "u=1") }
+            try await control.write(ByteBuffer(bytes: updates))
             // What was sent before a request that is answered has come, too.
             try await peer.expectAlive()
             let fields = RawPeer.get.map { $0.0 == ":path" ? (":path", "/next") : $0 } + [("priority", "u=7")]
