@@ -9,8 +9,7 @@ extension LonglineServer {
     /// - Throws: ``ServerError/Code/notRunning``.
     public func sessions(of user: UserID, in tenant: TenantID) async throws(ServerError) -> [SessionInfo] {
         let key = UserKey(tenant: tenant, user: user)
-        var found: [SessionInfo] = []
-        for loop in try requireRuntime().loops { found += (try? await loop.submit { $0.sessionInfo(of: key) }) ?? [] }
+        let found = try await requireRuntime().loops.submit { $0.sessionInfo(of: key) }.flatMap { $0 }
         return found.sorted { ($0.connectedAt, $0.session) < ($1.connectedAt, $1.session) }
     }
 
