@@ -109,6 +109,8 @@ struct PathTests {
             let connection = try await client.connect(to: listener, on: loop)
             let reason = try await connection.closed()
             #expect(reason == .peerApplication(code: 5, reason: "enough"))
+            // As a call of connect asks that comes to it only now.
+            try await connection.wait { $0.waitReady(.handshake, $1) }
             var error = await #expect(throws: QUICTransportError.self) {
                 try await connection.migrate(to: loopback("127.0.0.2"))
             }

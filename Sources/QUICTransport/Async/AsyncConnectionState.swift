@@ -142,8 +142,10 @@ final class AsyncConnectionState: QUICConnectionHandler {
     // MARK: Calls
 
     func waitReady(_ readiness: Readiness, _ waiter: Waiter<Void>) {
+        // It was established, also where it ended since, before whoever connects came to ask.
+        if handshake != nil { return waiter.finish(.success(())) }
         if let closeReason { return waiter.finish(.failure(QUICTransportError.connectFailed(closeReason))) }
-        if handshake != nil || (readiness == .earlyData && earlyDataPossible) { return waiter.finish(.success(())) }
+        if readiness == .earlyData, earlyDataPossible { return waiter.finish(.success(())) }
         readyWaiters.append((readiness, waiter))
     }
 
