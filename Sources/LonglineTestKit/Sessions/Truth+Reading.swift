@@ -12,8 +12,9 @@ extension Truth {
         let log = logs[channel] ?? Log(epoch: epoch)
         guard cursor.offset <= log.head.offset else { return .gap }
         guard let stint = stint(of: user, on: device, in: channel) else { return .recovered }
-        return log.entries(above: max(cursor.offset, stint.after)).contains { $0.offset <= log.first }
-            ? .gap : .recovered
+        // What is gone behind the end of the stay was nothing of the user's.
+        let last = min(log.first, stint.upTo ?? .max)
+        return log.entries(above: max(cursor.offset, stint.after)).contains { $0.offset <= last } ? .gap : .recovered
     }
 
     /// Whether a user may be given an offset as history.
