@@ -67,6 +67,9 @@ fail() {
     exit 1
 }
 
+# The script's help: the comment at its beginning.
+show_help() { sed -n '2,/^source/{/^#/s/^# \{0,1\}//p}' "$root/scripts/${0##*/}"; }
+
 # descendants PID: the process, and what it and those that it started have started, one a line.
 descendants() {
     local child
