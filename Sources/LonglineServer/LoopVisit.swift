@@ -10,7 +10,7 @@ extension EventLoop {
     ) async -> Value? {
         await withCheckedContinuation { continuation in
             let visit = LoopVisit<Value?>(continuation)
-            let timer = Task { if (try? await late()) != nil { visit.take()?.resume(returning: nil) } }
+            let timer = visit.giveUp(when: late, with: nil)
             execute {
                 timer.cancel()
                 guard let waiter = visit.take() else { return }
@@ -101,6 +101,13 @@ private final class LoopVisit<Answer: Sendable>: Sendable {
 
     /// Has nobody wait for longer; to be cancelled once the loop has come to it.
     func giveUp(after patience: Duration, with answer: Answer) -> Task<Void, Never> {
-        Task { if (try? await Task.sleep(for: patience)) != nil { take()?.resume(returning: answer) } }
+        giveUp(when: { try await Task.sleep(for: patience) }, with: answer)
+    }
+
+    /// As ``giveUp(after:with:)``, when `late` returns, and not where it throws.
+    func giveUp(
+        when late: @escaping @Sendable () async throws -> Void, with answer: Answer
+    ) -> Task<Void, Never> {
+        Task { if (try? await late()) != nil { take()?.resume(returning: answer) } }
     }
 }

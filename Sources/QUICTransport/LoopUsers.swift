@@ -6,6 +6,8 @@ final class LoopUsers: Sendable {
     private struct State {
         var count = 0
         var isOver = false
+        /// What the loops had counted at the end.
+        var counters = QUICTransportCounters()
         var leaving: [CheckedContinuation<Void, Never>] = []
 
         /// - Returns: who can return now.
@@ -34,14 +36,31 @@ final class LoopUsers: Sendable {
         for call in state.withLock({ $0.leave() }) { call.resume() }
     }
 
+    /// What the loops have counted; once the endpoint was shut down, what they had then.
+    func counters(of loops: [LoopHandle]) async -> QUICTransportCounters {
+        guard begin() else { return state.withLock { $0.counters } }
+        defer { end() }
+        return await loops.counters()
+    }
+
     /// The endpoint is shut down.
-    func endShutdown() async {
+    func endShutdown(of loops: [LoopHandle]) async {
+        let counters = await loops.counters()
         await withCheckedContinuation { call in
             let ready = state.withLock { state in
+                state.counters = counters
                 state.leaving.append(call)
                 return state.leave()
             }
             for call in ready { call.resume() }
         }
+    }
+}
+
+extension [LoopHandle] {
+    fileprivate func counters() async -> QUICTransportCounters {
+        var total = QUICTransportCounters()
+        for loop in self { total.add(await loop.counters()) }
+        return total
     }
 }

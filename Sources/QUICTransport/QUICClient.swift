@@ -19,7 +19,6 @@ public final class QUICClient: Sendable {
     private let refusalTime: TimeAmount
     private let state = Mutex(State())
     private let users = LoopUsers()
-    private let lastCounters = Mutex(QUICTransportCounters())
 
     private struct State {
         var loops: [ObjectIdentifier: LoopHandle] = [:]
@@ -250,17 +249,7 @@ public final class QUICClient: Sendable {
     }
 
     /// What was counted so far, over all loops; once all is shut down, what was counted until then.
-    public func counters() async -> QUICTransportCounters {
-        guard users.begin() else { return lastCounters.withLock { $0 } }
-        defer { users.end() }
-        return await count()
-    }
-
-    private func count() async -> QUICTransportCounters {
-        var total = QUICTransportCounters()
-        for loop in loops { total.add(await loop.counters()) }
-        return total
-    }
+    public func counters() async -> QUICTransportCounters { await users.counters(of: loops) }
 
     /// Closes every connection with a code and reason, waits until the closes have left, and closes the sockets. Idempotent;
     /// calls that come together return together. Who connects later gets ``QUICTransportError/Code/shutDown``.
@@ -278,9 +267,7 @@ public final class QUICClient: Sendable {
             for loop in all { group.addTask { await loop.drain(code: code, reason: reason, timeout: timeout) } }
         }
         for loop in all { await loop.closePorts() }
-        let last = await count()
-        lastCounters.withLock { $0 = last }
-        await users.endShutdown()
+        await users.endShutdown(of: loops)
     }
 
     /// For tests: breaks every socket as a fatal send error would.

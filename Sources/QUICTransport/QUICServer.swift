@@ -5,7 +5,6 @@ public import Metrics
 public import NIOCore
 public import NIOPosix
 public import QUICEngine
-internal import Synchronization
 
 /// How a server's endpoint behaves.
 public struct QUICServerConfiguration: Sendable {
@@ -48,7 +47,6 @@ public final class QUICServer: Sendable {
     private let logger: Logger
     private let rotation: TicketRotation?
     private let users = LoopUsers()
-    private let lastCounters = Mutex(QUICTransportCounters())
 
     private init(
         localAddresses: [SocketAddress], loops: [LoopHandle], tls: TLSServerContext, logger: Logger,
@@ -226,17 +224,7 @@ public final class QUICServer: Sendable {
     }
 
     /// What was counted so far, over all loops; once all is shut down, what was counted until then.
-    public func counters() async -> QUICTransportCounters {
-        guard users.begin() else { return lastCounters.withLock { $0 } }
-        defer { users.end() }
-        return await count()
-    }
-
-    private func count() async -> QUICTransportCounters {
-        var total = QUICTransportCounters()
-        for loop in loops { total.add(await loop.counters()) }
-        return total
-    }
+    public func counters() async -> QUICTransportCounters { await users.counters(of: loops) }
 
     /// Serves new connections with other certificates, in place of all there were; those that live keep theirs.
     /// - Parameters:
@@ -278,9 +266,7 @@ public final class QUICServer: Sendable {
             for loop in loops { group.addTask { await loop.drain(code: code, reason: reason, timeout: timeout) } }
         }
         for loop in loops { await loop.closePorts() }
-        let last = await count()
-        lastCounters.withLock { $0 = last }
-        await users.endShutdown()
+        await users.endShutdown(of: loops)
     }
 
     /// For tests: breaks every socket as a fatal send error would.
