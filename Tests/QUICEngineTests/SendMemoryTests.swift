@@ -43,6 +43,16 @@ import Testing
         return world
     }
 
+    /// Seven connections of one address, whose writers have all that they may have together, and nothing arrives.
+    private func makeFullWorld() throws -> (world: EngineWorld, servers: [QUICEngineConnection]) {
+        let world = try makeWorld()
+        let writers = Writers()
+        let servers = try (0..<7).map { _ in try world.connected().server }
+        world.network.setBlackhole(EngineWorld.clientAddress, true)
+        for server in servers { _ = try writers.begin(on: server) }
+        return (world, servers)
+    }
+
     @Test(
         "connections of one address that take nothing leave room to send to the next ones, and to all other addresses")
     func oneAddressIsBounded() throws {
@@ -217,12 +227,8 @@ import Testing
 
     @Test("a stream that its peer doesn't read keeps no other of its connection from sending, and many are bounded")
     func streamsHaveRoom() throws {
-        let world = try makeWorld()
-        let writers = Writers()
-        let pairs = try (0..<7).map { _ in try world.connected() }
-        world.network.setBlackhole(EngineWorld.clientAddress, true)
-        for pair in pairs { _ = try writers.begin(on: pair.server) }
-        let server = pairs[0].server
+        let (world, servers) = try makeFullWorld()
+        let server = servers[0]
         let streams = try (0..<8).map { _ in try server.open(bidirectional: false) }
         #expect(try streams.map { try server.send(pattern(3_000), on: $0) } == [Int](repeating: 2_048, count: 7) + [0])
         // One that ends leaves its room to the one that has none.
@@ -236,12 +242,8 @@ import Testing
         "as many streams are told of room that each may have as find some, and the next ones if those don't write",
         arguments: [true, false])
     func someStreamsAreToldAtATime(writes: Bool) throws {
-        let world = try makeWorld()
-        let writers = Writers()
-        let pairs = try (0..<7).map { _ in try world.connected() }
-        world.network.setBlackhole(EngineWorld.clientAddress, true)
-        for pair in pairs { _ = try writers.begin(on: pair.server) }
-        let server = pairs[0].server
+        let (world, servers) = try makeFullWorld()
+        let server = servers[0]
         let streams = try (0..<20).map { _ in try server.open(bidirectional: false) }
         let taken = try streams.map { try server.send(pattern(3_000), on: $0) }
         #expect(taken == [Int](repeating: 2_048, count: 7) + [Int](repeating: 0, count: 13))
@@ -259,15 +261,11 @@ import Testing
 
     @Test("a writer is woken when other connections of its address end, though nothing of its own is acknowledged")
     func theEndOfOthersWakes() throws {
-        let world = try makeWorld()
-        let writers = Writers()
-        let pairs = try (0..<7).map { _ in try world.connected() }
-        world.network.setBlackhole(EngineWorld.clientAddress, true)
-        for pair in pairs { _ = try writers.begin(on: pair.server) }
-        let server = pairs[0].server
+        let (world, servers) = try makeFullWorld()
+        let server = servers[0]
         let second = try server.open(bidirectional: false)
         #expect(try server.send(pattern(100_000), on: second) == 2_048)
-        for pair in pairs[1...] { pair.server.close(code: 0, reason: "", now: world.network.now) }
+        for other in servers[1...] { other.close(code: 0, reason: "", now: world.network.now) }
         world.simulation.run(for: .seconds(20)) { world.serverSide.writable.contains(second) }
         #expect(world.serverSide.writable.contains(second))
         #expect(server.sendBufferBytes == Self.size + 2_048 && server.closeReason == nil)
