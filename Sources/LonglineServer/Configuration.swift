@@ -66,6 +66,9 @@ extension LonglineServer {
         public var retention = RetentionPolicy()
         /// Event loops, each with its own sockets and connections; at least 1.
         public var eventLoops = System.coreCount
+        /// How long an event loop that has nothing to do looks into its sockets before it sleeps, where packets come one soon after
+        /// the other: up to 500 µs, zero for never. See `QUICSocketOptions.busyPoll`.
+        public var busyPoll = Duration.microseconds(50)
         /// Receives TLS secrets for debugging, in SSLKEYLOGFILE's format; nil: nobody does.
         public var keyLog: ClientConfiguration.KeyLog?
         /// Receives the server's log lines, none of which holds a token, a ticket or a payload.
@@ -116,6 +119,8 @@ extension LonglineServer {
                 tokenClockSkew >= .zero && tokenClockSkew <= .milliseconds(Int64(StoreLimits.largestTokenSkew)),
                 "clocks may differ by nothing to an hour")
             try check(eventLoops >= 1, "at least one event loop is needed")
+            try check(
+                busyPoll >= .zero && busyPoll <= .microseconds(500), "a loop may look into its sockets for 0 to 500 µs")
             try check(
                 (1...FrameLimits.maximumWholePayload).contains(limits.maximumPayload),
                 "the largest payload has to be 1 to \(FrameLimits.maximumWholePayload) bytes")

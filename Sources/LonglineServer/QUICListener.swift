@@ -35,6 +35,7 @@ final class QUICListener: LinkListener {
         settings.quic.endpoint.staticKey = secrets.endpointKey
         // Each loop has an endpoint; the server's own count over all of them is exact and closes with a code.
         settings.quic.endpoint.maxConnections = configuration.limits.maximumConnections + 1024
+        settings.quic.sockets.busyPoll = configuration.busyPoll
         settings.quic.logger = configuration.logger
         settings.maximumWaitingBytes = waitingBytes(for: configuration.limits)
         do {

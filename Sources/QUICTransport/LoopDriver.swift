@@ -41,7 +41,7 @@ final class LoopDriver {
     /// Makes the handler of an accepted connection; nil on a client.
     private let accept: ((QUICLoopConnection) -> any QUICConnectionHandler)?
 
-    @exclusivity(unchecked) private var ports: [QUICSocketAddress: UDPPort] = [:]
+    @exclusivity(unchecked) private(set) var ports: [QUICSocketAddress: UDPPort] = [:]
     /// A server's: itself, as long as it has sockets. Whoever bound them may be gone; without us they would stay bound, and deaf.
     private var keeper: LoopDriver?
     private(set) var connections: [ObjectIdentifier: QUICLoopConnection] = [:]
@@ -54,7 +54,8 @@ final class LoopDriver {
     private var timer: Scheduled<Void>?
     private(set) var timerDeadline = NIODeadline.distantFuture
     private var nextConnectionID: UInt64 = 0
-    private var lastRead = QUICInstant.now()
+    var lastRead = QUICInstant.now()
+    @exclusivity(unchecked) var polling: BusyPolling
     private var drained: [EventLoopPromise<Void>] = []
     private var silent: [EventLoopPromise<Void>] = []
     private let metrics: TransportMetrics
@@ -81,6 +82,7 @@ final class LoopDriver {
         self.socketOptions = socketOptions
         self.logger = logger
         self.accept = accept
+        polling = BusyPolling(limit: socketOptions.busyPollNanoseconds)
         self.metrics = TransportMetrics(isServer: accept != nil, factory: metrics ?? MetricsSystem.factory)
         engine = try QUICEndpoint(configuration: configuration, random: SystemRandomPool())
     }
@@ -302,8 +304,10 @@ final class LoopDriver {
     func readComplete(_ socket: DatagramSocket?, on port: UDPPort) {
         let now = QUICInstant.now()
         lastRead = now
+        polling.woke(at: now.nanoseconds)
         if let socket { read(socket, on: port, now: now) }
         tick()
+        rest()
     }
 
     /// Takes the messages that wait in a socket, unless too many events do.
@@ -348,7 +352,7 @@ final class LoopDriver {
         }
     }
 
-    private func tick() {
+    func tick() {
         guard !inTick else { return }
         inTick = true
         let now = QUICInstant.now()

@@ -6,6 +6,8 @@ public struct QUICSocketCounters: Sendable, Hashable {
     public var messagesReceived: UInt64 = 0
     /// Messages that held several datagrams (GRO).
     public var joinedMessagesReceived: UInt64 = 0
+    /// Looks into the sockets that found messages while the loop would have slept (``QUICSocketOptions/busyPoll``).
+    public var readsWithoutSleep: UInt64 = 0
     /// Datagrams received.
     public var datagramsReceived: UInt64 = 0
     /// Datagrams sent.
@@ -64,6 +66,7 @@ public struct QUICTransportCounters: Sendable, Hashable {
         datagramsNotTaken += other.datagramsNotTaken
         sockets.messagesReceived += other.sockets.messagesReceived
         sockets.joinedMessagesReceived += other.sockets.joinedMessagesReceived
+        sockets.readsWithoutSleep += other.sockets.readsWithoutSleep
         sockets.datagramsReceived += other.sockets.datagramsReceived
         sockets.datagramsSent += other.sockets.datagramsSent
         sockets.messagesSent += other.sockets.messagesSent

@@ -26,6 +26,7 @@ final class TransportMetrics {
         entries = [
             entry("datagrams_received", { $0.sockets.datagramsReceived }),
             entry("datagrams_sent", { $0.sockets.datagramsSent }),
+            entry("reads_without_sleep", { $0.sockets.readsWithoutSleep }),
             entry("bytes_received", { $0.engine.bytesReceived }),
             entry("bytes_sent", { $0.engine.bytesSent }),
             entry("datagrams_dropped", { $0.sockets.unanswerableDropped + $0.sockets.handoverDropped }),

@@ -72,6 +72,13 @@ struct ServerCommand: AsyncParsableCommand {
     @Option(help: "Event loops; by default one for each core.")
     var eventLoops: Int?
 
+    @Option(
+        help: """
+            Microseconds that an idle event loop looks into its sockets before it sleeps, where packets come one soon after \
+            the other; 0: it sleeps at once.
+            """)
+    var busyPoll = 50
+
     @Option(help: "The largest size of the message store in MiB; by default what the disk has.")
     var storeLimit: Int?
 
@@ -91,6 +98,7 @@ struct ServerCommand: AsyncParsableCommand {
         if let eventLoops, !(1...256).contains(eventLoops) {
             throw ValidationError("--event-loops has to be 1 to 256.")
         }
+        guard (0...500).contains(busyPoll) else { throw ValidationError("--busy-poll has to be 0 to 500.") }
         if let storeLimit, !(1...Self.largestStore).contains(storeLimit) {
             throw ValidationError("--store-limit has to be 1 to \(Self.largestStore).")
         }
@@ -231,6 +239,7 @@ struct ServerCommand: AsyncParsableCommand {
             configuration.keyLog = { file.append($0) }
         }
         if let eventLoops { configuration.eventLoops = eventLoops }
+        configuration.busyPoll = .microseconds(busyPoll)
         configuration.limits = try limits.limits()
         configuration.retention = try retention.policy()
         configuration.webhooks = try webhookOptions.webhooks(journalPath: directory.notificationsPath)

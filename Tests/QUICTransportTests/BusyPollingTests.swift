@@ -1,0 +1,187 @@
+import NIOCore
+import NIOPosix
+import Testing
+
+@testable import QUICTransport
+
+/// Looking into the sockets instead of sleeping.
+@Suite("Busy polling", .timeLimit(.minutes(1)))
+struct BusyPollingTests {
+    /// A loop whose packets come so many nanoseconds after it has fallen asleep.
+    private final class SimulatedLoop {
+        private var polling: BusyPolling
+        var now: UInt64 = 1_000_000_000
+
+        init(limit: UInt64) {
+            polling = BusyPolling(limit: limit)
+            _ = polling.rested(at: now)
+        }
+
+        /// - Returns: whether the loop looks from now on.
+        func packet(after wait: UInt64) -> Bool {
+            now += wait
+            polling.woke(at: now)
+            now += 10_000
+            return polling.rested(at: now)
+        }
+
+        /// - Returns: whether it looks once more.
+        func looked(found: Bool, at now: UInt64) -> Bool {
+            let goesOn = polling.looked(found: found, at: now)
+            #expect(goesOn == polling.isPolling)
+            return goesOn
+        }
+    }
+
+    private static let limit: UInt64 = 50_000
+    private static let soon: UInt64 = 60_000
+    private static let late: UInt64 = 90_000
+
+    private static func pollingLoop() -> SimulatedLoop {
+        let loop = SimulatedLoop(limit: limit)
+        for _ in 0..<BusyPolling.proofs { _ = loop.packet(after: soon) }
+        return loop
+    }
+
+    @Test("the loop looks once packets came soon eight times in a row")
+    func theLoopLooksOncePacketsCameSoonEightTimesInARow() {
+        let loop = SimulatedLoop(limit: Self.limit)
+        for _ in 1..<BusyPolling.proofs {
+            #expect(!loop.packet(after: Self.soon))
+        }
+        #expect(loop.packet(after: Self.soon))
+    }
+
+    @Test("one packet that comes late makes it count anew")
+    func onePacketThatComesLateMakesItCountAnew() {
+        let loop = SimulatedLoop(limit: Self.limit)
+        for _ in 1..<BusyPolling.proofs { _ = loop.packet(after: Self.soon) }
+        #expect(!loop.packet(after: Self.late))
+        for _ in 1..<BusyPolling.proofs {
+            #expect(!loop.packet(after: Self.soon))
+        }
+        #expect(loop.packet(after: Self.soon))
+    }
+
+    @Test("it sleeps when nothing came in time, and counts anew")
+    func itSleepsWhenNothingCameInTimeAndCountsAnew() {
+        let loop = Self.pollingLoop()
+        #expect(loop.looked(found: false, at: loop.now + Self.limit - 1))
+        #expect(!loop.looked(found: false, at: loop.now + Self.limit))
+        for _ in 1..<BusyPolling.proofs {
+            #expect(!loop.packet(after: Self.soon))
+        }
+        #expect(loop.packet(after: Self.soon))
+    }
+
+    @Test("each packet found gives it the whole time again, until the turn is over")
+    func eachPacketFoundGivesItTheWholeTimeAgainUntilTheTurnIsOver() {
+        let loop = Self.pollingLoop()
+        let began = loop.now
+        while loop.now + 30_000 < began + BusyPolling.turn {
+            loop.now += 30_000
+            #expect(loop.looked(found: true, at: loop.now))
+        }
+        #expect(!loop.looked(found: true, at: began + BusyPolling.turn))
+        // That was no miss.
+        loop.now = began + BusyPolling.turn
+        #expect(loop.packet(after: Self.soon))
+    }
+
+    @Test("it never looks where it shall not")
+    func itNeverLooksWhereItShallNot() {
+        let loop = SimulatedLoop(limit: 0)
+        for _ in 0..<(4 * BusyPolling.proofs) {
+            #expect(!loop.packet(after: 0))
+        }
+    }
+
+    @Test("the time for it is bounded, and a client has none")
+    func theTimeForItIsBoundedAndAClientHasNone() {
+        var options = QUICSocketOptions()
+        #expect(options.busyPollNanoseconds == 50_000)
+        options.busyPoll = .seconds(2)
+        #expect(options.busyPollNanoseconds == BusyPolling.turn)
+        options.busyPoll = .seconds(-1)
+        #expect(options.busyPollNanoseconds == 0)
+        #expect(QUICSocketOptions.client.busyPollNanoseconds == 0)
+    }
+
+    // MARK: On sockets
+
+    private static func configuration(_ busyPoll: Duration) throws -> QUICServerConfiguration {
+        var configuration = try serverConfiguration()
+        configuration.sockets.busyPoll = busyPoll
+        return configuration
+    }
+
+    /// Bytes there and back, one behind the other.
+    private static func exchange(_ count: Int, on stream: QUICStream) async throws {
+        for number in 0..<count {
+            try await stream.write(ByteBuffer(integer: UInt8(truncatingIfNeeded: number)))
+            let answer = try await stream.read()
+            #expect(answer?.readableBytes == 1)
+        }
+    }
+
+    @Test("a server finds what a peer that waits for each answer sends, and serves on")
+    func aServerFindsWhatAPeerThatWaitsForEachAnswerSendsAndServesOn() async throws {
+        try await withPair(configuration: Self.configuration(.microseconds(500)), serve: echo) {
+            client, listener, loop in
+            let connection = try await client.connect(to: listener, on: loop)
+            let stream = try await connection.openStream()
+            // How soon packets come is the machine's affair: until the first was found.
+            while await listener.counters().sockets.readsWithoutSleep == 0 {
+                try await Self.exchange(100, on: stream)
+            }
+            // Another connection is served meanwhile.
+            let other = try await client.connect(to: listener, on: loop)
+            try await other.roundTrip()
+            try await Self.exchange(10, on: stream)
+        }
+    }
+
+    @Test("a server that shall not look does not")
+    func aServerThatShallNotLookDoesNot() async throws {
+        try await withPair(configuration: Self.configuration(.zero), serve: echo) { client, listener, loop in
+            let connection = try await client.connect(to: listener, on: loop)
+            try await Self.exchange(200, on: connection.openStream())
+            #expect(await listener.counters().sockets.readsWithoutSleep == 0)
+        }
+    }
+
+    /// Answers each read with a byte.
+    private final class AnsweringHandler: QUICConnectionHandler {
+        func handle(_ event: QUICConnectionEvent, on connection: QUICLoopConnection) {
+            guard case .streamReadable(let stream) = event else { return }
+            var answer = ByteBuffer(integer: UInt8(1))
+            _ = try? connection.read(stream) { $0.count }
+            _ = try? connection.write(&answer, to: stream)
+        }
+
+        func batchEnded(on connection: QUICLoopConnection) {}
+    }
+
+    /// NIO aborts the process if an event loop that ends doesn't run out of tasks.
+    @Test("an event loop ends while it looks")
+    func anEventLoopEndsWhileItLooks() async throws {
+        let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+        let server = try await QUICServer.bind(
+            addresses: [loopback()], configuration: Self.configuration(.microseconds(500)), group: group
+        ) { _ in AnsweringHandler() }
+        let client = QUICClient()
+        let connection = try await client.connect(
+            host: "127.0.0.1", port: #require(server.localAddresses.first?.port), configuration: clientConfiguration(),
+            on: MultiThreadedEventLoopGroup.singleton.next())
+        let stream = try await connection.openStream()
+        while await server.counters().sockets.readsWithoutSleep == 0 {
+            try await Self.exchange(100, on: stream)
+        }
+        let exchanging = Task { try await Self.exchange(.max, on: stream) }
+        let found = await server.counters().sockets.readsWithoutSleep
+        while await server.counters().sockets.readsWithoutSleep == found { await Task.yield() }
+        try await group.shutdownGracefully()
+        await client.shutdownGracefully(timeout: .zero)
+        await #expect(throws: (any Error).self) { try await exchanging.value }
+    }
+}
