@@ -67,7 +67,7 @@ extension LonglineServer {
         /// Event loops, each with its own sockets and connections; at least 1.
         public var eventLoops = System.coreCount
         /// How long an event loop that has nothing to do looks into its sockets before it sleeps, where packets come one soon after
-        /// the other: up to 500 µs, zero for never. See `QUICSocketOptions.busyPoll`.
+        /// the other: up to 500 µs; zero: it sleeps at once. See `QUICSocketOptions.busyPoll`.
         public var busyPoll = Duration.microseconds(50)
         /// Receives TLS secrets for debugging, in SSLKEYLOGFILE's format; nil: nobody does.
         public var keyLog: ClientConfiguration.KeyLog?

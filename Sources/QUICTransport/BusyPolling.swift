@@ -4,43 +4,47 @@ internal import QUICEngine
 /// Whether a loop that has nothing to do looks into its sockets for a while, before it sleeps.
 ///
 /// ```
-///           eight times in a row a packet came soon after the loop had fallen asleep
-///  sleeping ------------------------------------------------------------------------> willing <-+
-///     ^                                                                                  |      |
-///     |                                                            all that came is done |      | a turn is over
-///     |              nothing came in time                                                v      |
-///     +------------------------------------------------------------------------------ polling --+
+///              eight times in a row a packet came soon
+///     +---------------------------------------------------+      +-- a turn is over --+
+///     |                                                   v      v                    |
+///  sleeping <---------- a packet came late ------------ willing ---- all is done ----> polling
+///     ^                                                                               |
+///     +---------------------------- nothing came in time -----------------------------+
 /// ```
 /// Sleeping and being woken costs both sides more than a short wait: the sender wakes a core, and the one that wakes finds its caches
-/// cold. A look that finds nothing costs as well, so that the loop looks only where packets come one soon after the other, as from a
-/// peer that waits for each answer, and a single miss puts it back to sleep. What misses can cost is bounded by that: one ``limit`` for
-/// eight packets. Packets of many peers, which come at random, hardly ever come eight times in a row so soon unless the loop is busy
-/// anyway.
+/// cold. A look that finds nothing costs as well, so that the loop looks only where packets come soon after those before were handled,
+/// as from a peer that waits for each answer, and a single miss puts it back to sleep. What looking in vain costs is bounded by that:
+/// one ``limit`` for eight packets, and less than that for each packet found. Packets of many peers, which come at random, hardly ever
+/// come eight times in a row so soon unless the loop is busy anyway.
 struct BusyPolling {
-    /// Nanoseconds that a packet may take to wake the loop: so much later than it would have been found.
-    static let wakingTime: UInt64 = 40_000
     /// Packets that came soon, one behind the other, before the loop looks.
     static let proofs = 8
     /// Nanoseconds after which the event loop is left to look at its other channels, which it does not meanwhile.
     static let turn: UInt64 = 500_000
+    /// Nanoseconds that waking takes: a packet that woke the loop would have been found so much earlier.
+    private static let wakingTime: UInt64 = 40_000
 
-    /// Nanoseconds without a packet after which the loop sleeps; 0: it never looks.
-    let limit: UInt64
+    private let limit: UInt64
+    private let scale: UInt64
     private(set) var isPolling = false
     private var soon = 0
     private var idleSince: UInt64?
     private var turnBegan: UInt64 = 0
 
-    init(limit: UInt64) {
+    /// - Parameters:
+    ///   - limit: nanoseconds without a packet after which the loop sleeps, at most a turn; 0: it never looks.
+    ///   - scale: how many times longer everything takes. Tests are not about the machine's speed.
+    init(limit: UInt64, scale: UInt64 = 1) {
         // Else a turn would be over before the miss that a loop learns from.
         precondition(limit <= Self.turn, "a loop looks for a turn at most")
-        self.limit = limit
+        self.limit = limit * scale
+        self.scale = scale
     }
 
-    /// A packet woke the loop.
+    /// A packet of a connection woke the loop.
     mutating func woke(at now: UInt64) {
         guard limit > 0, !isPolling, let idleSince else { return }
-        soon = now &- idleSince < limit + Self.wakingTime ? min(soon + 1, Self.proofs) : 0
+        soon = now &- idleSince < limit + Self.wakingTime * scale ? min(soon + 1, Self.proofs) : 0
     }
 
     /// All that came is handled.
@@ -61,18 +65,30 @@ struct BusyPolling {
         if found { idleSince = now }
         let missed = now &- (idleSince ?? 0) >= limit
         if missed { soon = 0 }
-        if missed || now &- turnBegan >= Self.turn { isPolling = false }
+        if missed || now &- turnBegan >= Self.turn * scale { isPolling = false }
         return isPolling
     }
 
-    /// There is nothing to look into any more.
+    /// There is nothing to look into for now.
     mutating func stop() { isPolling = false }
 }
 
 extension LoopDriver {
+    /// Sockets that a look is worth: each is a system call.
+    private static let maximumPolledPorts = 16
+
     /// What a socket woke the loop for is done.
-    func rest() {
+    func rest(wokenAt woken: QUICInstant) {
+        if tookPackets() { polling.woke(at: woken.nanoseconds) }
         if polling.rested(at: QUICInstant.now().nanoseconds) { lookSoon() }
+    }
+
+    /// Whether packets reached a connection since the last call. Who sends others doesn't keep the loop from its sleep.
+    private func tookPackets() -> Bool {
+        let counters = engine.counters
+        let taken = counters.datagramsReceived &- counters.garbageDatagrams &- counters.unknownConnectionIDs
+        defer { packetsTaken = taken }
+        return taken != packetsTaken
     }
 
     /// Between two looks the event loop runs what else it has to, and what other threads hand it.
@@ -81,20 +97,24 @@ extension LoopDriver {
     /// Looks into the sockets, where the loop would sleep until the kernel says that something came.
     private func look() {
         let now = QUICInstant.now()
+        guard canLook else { return polling.stop() }
         let before = socketCounters.messagesReceived
-        var isOpen = false
-        for port in ports.values where port.state == .bound {
-            isOpen = true
-            port.read(now: now)
-        }
-        // An event loop that ends must run out of tasks.
-        guard isOpen else { return polling.stop() }
+        for port in ports.values { port.read(now: now) }
         lastRead = now
-        let found = socketCounters.messagesReceived != before
-        if found {
-            socketCounters.readsWithoutSleep += 1
-            tick()
-        }
+        if socketCounters.messagesReceived != before { tick() }
+        let found = tookPackets()
+        if found { socketCounters.readsWithoutSleep += 1 }
         if polling.looked(found: found, at: found ? QUICInstant.now().nanoseconds : now.nanoseconds) { lookSoon() }
+    }
+
+    /// There are sockets, not too many, and none waits for room in its buffer, of which only the kernel tells.
+    private var canLook: Bool {
+        guard ports.count <= Self.maximumPolledPorts else { return false }
+        var isOpen = false
+        for port in ports.values {
+            if port.waitsForRoom { return false }
+            if port.state == .bound { isOpen = true }
+        }
+        return isOpen
     }
 }

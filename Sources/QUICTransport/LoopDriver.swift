@@ -56,6 +56,8 @@ final class LoopDriver {
     private var nextConnectionID: UInt64 = 0
     var lastRead = QUICInstant.now()
     @exclusivity(unchecked) var polling: BusyPolling
+    /// As of the last look.
+    @exclusivity(unchecked) var packetsTaken: UInt64 = 0
     private var drained: [EventLoopPromise<Void>] = []
     private var silent: [EventLoopPromise<Void>] = []
     private let metrics: TransportMetrics
@@ -82,7 +84,7 @@ final class LoopDriver {
         self.socketOptions = socketOptions
         self.logger = logger
         self.accept = accept
-        polling = BusyPolling(limit: socketOptions.busyPollNanoseconds)
+        polling = accept == nil ? BusyPolling(limit: 0) : socketOptions.busyPolling
         self.metrics = TransportMetrics(isServer: accept != nil, factory: metrics ?? MetricsSystem.factory)
         engine = try QUICEndpoint(configuration: configuration, random: SystemRandomPool())
     }
@@ -304,10 +306,9 @@ final class LoopDriver {
     func readComplete(_ socket: DatagramSocket?, on port: UDPPort) {
         let now = QUICInstant.now()
         lastRead = now
-        polling.woke(at: now.nanoseconds)
         if let socket { read(socket, on: port, now: now) }
         tick()
-        rest()
+        rest(wokenAt: now)
     }
 
     /// Takes the messages that wait in a socket, unless too many events do.

@@ -300,11 +300,10 @@ public final class QUICClient: Sendable {
 }
 
 extension QUICSocketOptions {
-    /// For clients: as a server's, but with room for fewer messages at a time, and asleep where nothing comes.
+    /// For clients: as a server's, but with room for fewer messages at a time.
     public static var client: QUICSocketOptions {
         var options = QUICSocketOptions()
         options.messagesPerRead = 4
-        options.busyPoll = .zero
         return options
     }
 }

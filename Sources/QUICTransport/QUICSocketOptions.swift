@@ -15,20 +15,23 @@ public struct QUICSocketOptions: Sendable, Hashable {
     public var sendBuffer: Int32 = 4 << 20
     /// Messages read by one system call, from 1 to 64: 16. Each has a slot of 64 KiB, so that a joined datagram fits.
     public var messagesPerRead = 16
-    /// How long a loop that has nothing to do looks into its sockets before it sleeps, up to 500 µs; zero: it sleeps at once. 50 µs on
-    /// a server, zero on a client, whose battery it would cost.
+    /// How long a server's loop that has nothing to do looks into its sockets before it sleeps, up to 500 µs: 50 µs; zero: it sleeps at
+    /// once, as a client's always does, whose battery it would cost.
     ///
     /// A peer that waits for each answer gets it sooner, as the server needn't be woken for each request: in half the time on loopback.
-    /// The loop looks only after packets have come eight times in a row within this time, or little more, of its falling asleep, and
-    /// sleeps again when one doesn't. While it looks it takes a whole core, and what else its event loop serves waits for 500 µs at
-    /// most; tasks don't.
+    /// The loop looks only after packets came eight times in a row within this time, or 40 µs more, of its having handled those before,
+    /// and sleeps again when one doesn't. While it looks it takes a whole core, and other channels on its event loop wait for some
+    /// 500 µs; tasks don't.
     public var busyPoll = Duration.microseconds(50)
 
     /// The defaults.
     public init() {}
 
-    var busyPollNanoseconds: UInt64 {
+    /// For tests: how many times longer a loop takes everything to be.
+    var busyPollScale: UInt64 = 1
+
+    var busyPolling: BusyPolling {
         let bounded = min(max(busyPoll, .zero), .nanoseconds(Int64(BusyPolling.turn)))
-        return UInt64(bounded.components.attoseconds / 1_000_000_000)
+        return BusyPolling(limit: UInt64(bounded.components.attoseconds / 1_000_000_000), scale: busyPollScale)
     }
 }

@@ -6,7 +6,7 @@ public struct QUICSocketCounters: Sendable, Hashable {
     public var messagesReceived: UInt64 = 0
     /// Messages that held several datagrams (GRO).
     public var joinedMessagesReceived: UInt64 = 0
-    /// Looks into the sockets that found messages while the loop would have slept (``QUICSocketOptions/busyPoll``).
+    /// Looks into the sockets, ahead of a sleep, that found packets (``QUICSocketOptions/busyPoll``).
     public var readsWithoutSleep: UInt64 = 0
     /// Datagrams received.
     public var datagramsReceived: UInt64 = 0

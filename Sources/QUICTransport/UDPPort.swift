@@ -64,6 +64,8 @@ final class UDPPort {
     private var staged: (envelope: AddressedEnvelope<ByteBuffer>, remote: QUICSocketAddress)?
     /// Flushes that the channel has not done yet, because the socket's buffer is full. Until it has, it sends all.
     private var flushesPending = 0
+    /// The kernel will say when there is room in the socket's buffer.
+    var waitsForRoom: Bool { flushesPending > 0 }
     /// The channel has the rest of a run that the kernel refused: one that it is refused, too, would end it. So none is joined until it
     /// has sent all.
     private var isJoiningPaused = false

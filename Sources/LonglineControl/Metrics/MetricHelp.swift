@@ -137,7 +137,7 @@ enum MetricHelp {
         "quic_handshakes_resumed_total": "Handshakes that resumed an earlier TLS session.",
         "quic_minimum_size_errors_total": "Datagrams of at most 1,200 bytes that an interface was too small for.",
         "quic_protocol_errors_total": "Connections that ended with a protocol error.",
-        "quic_reads_without_sleep_total": "Times that a loop found datagrams by looking instead of sleeping.",
+        "quic_reads_without_sleep_total": "Looks into the sockets, ahead of a sleep, that found packets.",
         "quic_retries_sent_total": "Retry packets sent.",
         "quic_runs_dropped_total": "Runs of datagrams that could not leave.",
         "quic_send_errors_total": "Errors of the sockets when they sent.",
