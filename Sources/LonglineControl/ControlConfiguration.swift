@@ -4,7 +4,7 @@ import LonglineStore
 import LonglineWire
 public import NIOCore
 
-/// What callers of the control layer may take.
+/// What callers of the control layer may take. No timeout is longer than a day.
 public struct ControlLimits: Sendable {
     /// Connections of one listener at a time; more wait in the backlog. From seven eighths on, who comes takes the place of the
     /// connection for which nothing has been done for longest.
@@ -106,11 +106,21 @@ extension LonglineControl {
             guard limits.connections >= 1, limits.openRequests >= 1,
                 (8 * 1024...1024 * 1024).contains(limits.headerBytes),
                 limits.headerFields >= 16, limits.overdueRequests >= 1, limits.idempotencyKeys >= 1,
-                limits.handshakeTimeout > .zero, sampleInterval > .zero,
-                limits.tokenLifetime >= .seconds(1)
+                limits.tokenLifetime >= .seconds(1),
+                limits.logLinesPerSecond > 0, limits.logLinesPerSecond.isFinite
             else {
                 throw ControlError(
                     .invalidConfiguration, message: "a limit is below its least value, or above its largest")
+            }
+            let times = [
+                limits.handshakeTimeout, limits.idleTimeout, limits.bodyTimeout, limits.requestTimeout, sampleInterval,
+            ]
+            guard times.allSatisfy({ $0 > .zero && $0 <= .seconds(86_400) }),
+                [limits.closeTimeout, keyInterval].allSatisfy({ $0 >= .zero && $0 <= .seconds(86_400) })
+            else {
+                throw ControlError(
+                    .invalidConfiguration,
+                    message: "a timeout or an interval of the control layer is not above 0, or longer than a day")
             }
         }
     }

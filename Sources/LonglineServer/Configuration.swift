@@ -131,6 +131,9 @@ extension LonglineServer {
             try check(
                 limits.connectsPerSecond > 0 && limits.connectBurst >= 1,
                 "a user's connects need a rate and a burst above 0")
+            try check(
+                limits.logLinesPerSecond > 0 && limits.logLinesPerSecond.isFinite,
+                "log lines a second have to be above 0")
             try check(limits.minimumPartRate >= 1, "the least rate of a payload's parts has to be above 0")
             try check(
                 (1...FrameLimits.maximumUnacknowledged).contains(limits.maximumUnacknowledged),

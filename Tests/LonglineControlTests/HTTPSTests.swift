@@ -207,6 +207,29 @@ import Testing
     }
 
     @Test(
+        "times and rates that make no sense are refused when the control layer is made",
+        arguments: [
+            { $0.limits.idleTimeout = .seconds(Int64.max) }, { $0.limits.bodyTimeout = .seconds(86_401) },
+            { $0.limits.requestTimeout = .zero }, { $0.limits.handshakeTimeout = .seconds(-1) },
+            { $0.limits.closeTimeout = .seconds(-1) }, { $0.sampleInterval = .zero },
+            { $0.keyInterval = .seconds(Int64.max) }, { $0.limits.logLinesPerSecond = .nan },
+            { $0.limits.logLinesPerSecond = 0 },
+        ] as [@Sendable (inout LonglineControl.Configuration) -> Void])
+    func senseless(_ change: @Sendable (inout LonglineControl.Configuration) -> Void) async throws {
+        try await withControl { service in
+            var configuration = LonglineControl.Configuration(
+                certificate: service.server.configuration.certificate, keys: DirectoryControlKeys(service.directory),
+                database: service.database)
+            configuration.servesHTTP3 = false
+            change(&configuration)
+            let error = #expect(throws: ControlError.self) {
+                _ = try LonglineControl(server: service.server, configuration: configuration)
+            }
+            #expect(error?.code == .invalidConfiguration)
+        }
+    }
+
+    @Test(
         "a request over HTTP/1.1 has one Host",
         arguments: [
             ("HTTP/1.1", "Host: x\r\n", "200"), ("HTTP/1.1", "", "400"), ("HTTP/1.1", "Host: x\r\nhost: y\r\n", "400"),

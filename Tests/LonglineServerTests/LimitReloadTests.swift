@@ -124,5 +124,9 @@ struct LimitReloadTests {
             #expect(error.code == .invalidConfiguration)
         }
         await server.shutdown()
+        configuration.limits.logLinesPerSecond = .nan
+        let unstarted = LonglineServer(configuration: configuration)
+        let refusal = await #expect(throws: ServerError.self) { try await unstarted.start() }
+        #expect(refusal?.code == .invalidConfiguration)
     }
 }
