@@ -196,6 +196,30 @@ struct SharedOutboxTests {
         await second.client.disconnect()
     }
 
+    @Test("of two clients on one storage the second waits until the first one is gone", arguments: [true, false])
+    func oneStorage(connects: Bool) async throws {
+        let directory = try TemporaryFolder()
+        let storage = try storage(directory)
+        let first = try ClientHarness(storage: storage)
+        let second = try ClientHarness(storage: storage, seed: 2)
+        // One that only sends has it as well, and gives it up to who wants to connect.
+        if connects { try await first.client.connect() }
+        try await first.client.send("a", to: .user("bob"))
+        let turn = try #require(storage.generation)
+        try await second.client.start()
+        if connects {
+            for await state in second.client.states { if case .standby = state { break } }
+            #expect(storage.generation == turn)
+            #expect(second.service.state.withLock { $0.connects.isEmpty })
+            await first.client.disconnect()
+        }
+        for await state in second.client.states { if case .connected = state { break } }
+        #expect(try #require(storage.generation) > turn)
+        let last = try await second.client.send("b", to: .user("bob")).acknowledged()
+        #expect(last.id == 2)
+        await second.client.disconnect()
+    }
+
     @Test("what a process put in before it became the owner goes before what it sends then", arguments: [3, 300])
     func takenInFirst(count: Int) async throws {
         let directory = try TemporaryFolder()

@@ -26,6 +26,9 @@ import Synchronization
 ///   the lock and sleeps is asked by a *challenge* in the row, once in ``takeOverAfter``; when it has not answered within that
 ///   time, another process takes over all the same.
 ///
+/// Of several clients in one process that have one storage object, one is the owner as well; the next one waits in standby until that has
+/// disconnected, ended or, where it doesn't want to connect, been asked.
+///
 /// iOS ends an app that is suspended while it holds a lock on a file in a shared container. There ``holdsLock`` is off, and a dead
 /// owner is found by the challenge alone; `docs/mobile.md` says more. Everything is in one folder on a local file system.
 public final class SharedClientStorage: ClientStorage {
@@ -52,9 +55,14 @@ public final class SharedClientStorage: ClientStorage {
     /// What the owner knows itself by.
     struct Ownership: Sendable {
         var generation: Int64
+        /// Which of the process's clients took it; nil: none that is left.
+        weak var holder: Holder?
         /// The open lock file, if this process has it.
         var lock: CInt?
     }
+
+    /// A client, as the storage knows it.
+    typealias Holder = any AnyObject & Sendable
 
     /// A challenge that waits for the owner's answer, or had it: then the next one has time.
     private struct Contention {
@@ -202,8 +210,10 @@ public final class SharedClientStorage: ClientStorage {
     /// Takes ownership if nobody has it, if its process died, or if it let a challenge wait for too long; else challenges it.
     ///
     /// This and ``release()`` change what is held within their turn on the database's queue: each sees all of the other or nothing.
-    /// - Returns: whether this process is the owner now.
-    func contend() async throws -> Bool {
+    /// - Parameter client: which of the process's clients wants it. While another one of them has it, that one is only challenged: as
+    ///   both write through this storage, it could not be told by its generation that it lost it.
+    /// - Returns: whether this process is the owner now, by this client.
+    func contend(for client: Holder? = nil) async throws -> Bool {
         try await onQueue(of: database) { database in
             var lock: CInt?
             var taken: Ownership?
@@ -211,7 +221,13 @@ public final class SharedClientStorage: ClientStorage {
             let next = try SQLiteClientStorage.inTransaction(database) {
                 database -> (isOwner: Bool, ownership: Ownership?) in
                 let row = try Self.owner(database)
-                if let row, !row.isReleased, row.generation == self.generation { return (true, nil) }
+                if let row, !row.isReleased, row.generation == self.generation {
+                    guard self.holds(client) else {
+                        _ = try self.challenge(row, database)
+                        return (false, nil)
+                    }
+                    return (true, nil)
+                }
                 // Of a turn that is over nothing is held.
                 self.letGo { _ in true }
                 // The lock is free when its owner is dead, and when it never had it: the row tells which.
@@ -222,7 +238,7 @@ public final class SharedClientStorage: ClientStorage {
                 try database.execute(
                     sql: "INSERT OR REPLACE INTO owner VALUES (1, ?, ?, ?, NULL)",
                     arguments: [SQLiteClientStorage.bytes(self.token), generation, lock != nil])
-                return (true, Ownership(generation: generation, lock: lock))
+                return (true, Ownership(generation: generation, holder: client, lock: lock))
             }
             taken = next.ownership
             if let taken {
@@ -230,6 +246,14 @@ public final class SharedClientStorage: ClientStorage {
                 self.contention.withLock { $0 = nil }
             }
             return next.isOwner
+        }
+    }
+
+    /// Whether a client has what this process has, or may share it: nobody else is left who took it.
+    private func holds(_ client: Holder?) -> Bool {
+        held.withLock { held in
+            guard let holder = held?.holder, let client else { return true }
+            return holder === client
         }
     }
 
