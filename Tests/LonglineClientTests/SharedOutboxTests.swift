@@ -196,28 +196,65 @@ struct SharedOutboxTests {
         await second.client.disconnect()
     }
 
-    @Test("of two clients on one storage the second waits until the first one is gone", arguments: [true, false])
-    func oneStorage(connects: Bool) async throws {
+    enum End: CaseIterable { case disconnects, neverConnects, isLetGo }
+
+    @Test("of two clients on one storage object the second waits until the first one is gone", arguments: End.allCases)
+    func oneStorage(end: End) async throws {
         let directory = try TemporaryFolder()
         let storage = try storage(directory)
-        let first = try ClientHarness(storage: storage)
-        let second = try ClientHarness(storage: storage, seed: 2)
-        // One that only sends has it as well, and gives it up to who wants to connect.
-        if connects { try await first.client.connect() }
-        try await first.client.send("a", to: .user("bob"))
-        let turn = try #require(storage.generation)
-        try await second.client.start()
-        if connects {
-            for await state in second.client.states { if case .standby = state { break } }
-            #expect(storage.generation == turn)
-            #expect(second.service.state.withLock { $0.connects.isEmpty })
-            await first.client.disconnect()
+        let second: ClientHarness
+        do {
+            let first = try ClientHarness(storage: storage)
+            second = try ClientHarness(storage: storage, seed: 2)
+            // One that only sends has it as well, and gives it up to who wants to connect.
+            if end != .neverConnects { try await first.client.connect() }
+            let receipt = try await first.client.send("a", to: .user("bob"))
+            if end != .neverConnects { _ = try await receipt.acknowledged() }
+            try await second.client.start()
+            if end != .neverConnects {
+                for await state in second.client.states { if case .standby = state { break } }
+                #expect(second.service.state.withLock { $0.connects.isEmpty })
+            }
+            if end == .disconnects { await first.client.disconnect() }
         }
         for await state in second.client.states { if case .connected = state { break } }
-        #expect(try #require(storage.generation) > turn)
         let last = try await second.client.send("b", to: .user("bob")).acknowledged()
         #expect(last.id == 2)
+        #expect(storage.isOwner)
         await second.client.disconnect()
+        #expect(second.service.state.withLock { $0.connects.count } == 1)
+        #expect(!storage.isOwner)
+        try await storage.close()
+    }
+
+    @Test("a client that lost its turn does nothing with that of another client on the same storage object")
+    func turnsOfOneStorage() async throws {
+        let directory = try TemporaryFolder()
+        let storage = try storage(directory, takeOverAfter: .milliseconds(100))
+        let (first, second) = (storage.seat(), storage.seat())
+        #expect(first === storage && second !== storage)
+        #expect(try await first.contend())
+        #expect(try await second.contend() == false)
+        let other = try self.storage(directory, takeOverAfter: .milliseconds(100))
+        while try await !other.contend() { try await Task.sleep(for: .milliseconds(10)) }
+        try await other.apply([.lastID(3)])
+        try await other.close()
+        // It has not noticed any of that.
+        #expect(try await second.contend())
+        guard case .lost = try await first.news() else { return #expect(Bool(false), "not lost") }
+        #expect(await code { _ = try await first.load() } == .ownershipLost)
+        #expect(await code { try await first.apply([.lastID(4)]) } == .ownershipLost)
+        #expect(await code { _ = try await first.claim() } == .ownershipLost)
+        #expect(await code { try await first.erase() } == .ownershipLost)
+        #expect(try await second.load().lastID == 3)
+        try await second.apply([.lastID(5)])
+        // The storage is closed for all.
+        try await storage.close()
+        #expect(!storage.isOwner)
+        let last = try self.storage(directory)
+        #expect(try await last.contend())
+        #expect(try await last.load().lastID == 5)
+        try await last.close()
     }
 
     @Test("what a process put in before it became the owner goes before what it sends then", arguments: [3, 300])

@@ -8,7 +8,7 @@ extension ClientCore {
     /// - Throws: ``ClientError/Code/storageInUse`` while another process has it, or another client of this one.
     func takeOwnership() async throws -> Int64? {
         guard let sharing else { return nil }
-        guard try await sharing.storage.contend(for: self) else { throw Self.isOwnedByAnother }
+        guard try await sharing.storage.contend() else { throw Self.isOwnedByAnother }
         guard let ownership = sharing.storage.generation else { throw ConnectionDriver.retired }
         sharing.took(ownership)
         return ownership
@@ -24,7 +24,7 @@ extension ClientCore {
 
     static var isOwnedByAnother: ClientError {
         ClientError(
-            .storageInUse, message: "another process of the app, or another client of this one, owns the outbox",
+            .storageInUse, message: "another process of the app, or another client of it, owns the outbox",
             advice: "messages that are sent here are taken over by it; connect() waits for it to end")
     }
 

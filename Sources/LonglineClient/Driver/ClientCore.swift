@@ -86,6 +86,9 @@ final class ClientCore: Sendable {
         connector: any LinkConnector, fetcher: AccessFetcher?,
         random: @escaping @Sendable () -> any RandomNumberGenerator
     ) {
+        let shared = (configuration.storage as? SharedClientStorage)?.seat()
+        var configuration = configuration
+        if let shared { configuration.storage = shared }
         self.configuration = configuration
         self.loop = loop
         self.clock = clock
@@ -94,7 +97,7 @@ final class ClientCore: Sendable {
         tokens = TokenCalls(configuration.tokenProvider)
         self.random = random
         let sends = outlets.sends
-        sharing = (configuration.storage as? SharedClientStorage).map { SharingState(storage: $0, sends: sends) }
+        sharing = shared.map { SharingState(storage: $0, sends: sends) }
     }
 
     /// The driver; opens the storage when nobody did.

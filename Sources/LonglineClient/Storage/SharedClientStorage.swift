@@ -26,8 +26,8 @@ import Synchronization
 ///   the lock and sleeps is asked by a *challenge* in the row, once in ``takeOverAfter``; when it has not answered within that
 ///   time, another process takes over all the same.
 ///
-/// Of several clients in one process that have one storage object, one is the owner as well; the next one waits in standby until that has
-/// disconnected, ended or, where it doesn't want to connect, been asked.
+/// Several clients in one process may have one storage object: each is a *seat* of its own, and owns the file or stands by as another
+/// process would.
 ///
 /// iOS ends an app that is suspended while it holds a lock on a file in a shared container. There ``holdsLock`` is off, and a dead
 /// owner is found by the challenge alone; `docs/mobile.md` says more. Everything is in one folder on a local file system.
@@ -51,18 +51,23 @@ public final class SharedClientStorage: ClientStorage {
     private let lockPath: String
     let held = Mutex<Ownership?>(nil)
     private let contention = Mutex<Contention?>(nil)
+    private let seats = Mutex(Seats())
+
+    /// Who works on the file through the same connections.
+    private struct Seats: Sendable {
+        struct Other: Sendable { weak var storage: SharedClientStorage? }
+
+        /// A client works on this object itself.
+        var isTaken = false
+        var others: [Other] = []
+    }
 
     /// What the owner knows itself by.
     struct Ownership: Sendable {
         var generation: Int64
-        /// Which of the process's clients took it; nil: none that is left.
-        weak var holder: Holder?
         /// The open lock file, if this process has it.
         var lock: CInt?
     }
-
-    /// A client, as the storage knows it.
-    typealias Holder = any AnyObject & Sendable
 
     /// A challenge that waits for the owner's answer, or had it: then the next one has time.
     private struct Contention {
@@ -144,6 +149,31 @@ public final class SharedClientStorage: ClientStorage {
         }
     }
 
+    /// Another seat, with the same connections.
+    private init(beside first: SharedClientStorage) {
+        (takeOverAfter, pollInterval, holdsLock) = (first.takeOverAfter, first.pollInterval, first.holdsLock)
+        (database, reader, lockPath) = (first.database, first.reader, first.lockPath)
+        var random = SystemRandomNumberGenerator()
+        token = SendID.random(using: &random)
+    }
+
+    /// What one client works on: this storage itself, or a seat beside it where another client had it. What that one holds can't be taken
+    /// for this one's.
+    func seat() -> SharedClientStorage {
+        seats.withLock { seats in
+            guard seats.isTaken else {
+                seats.isTaken = true
+                return self
+            }
+            let seat = SharedClientStorage(beside: self)
+            seats.others.removeAll { $0.storage == nil }
+            seats.others.append(Seats.Other(storage: seat))
+            return seat
+        }
+    }
+
+    private var others: [SharedClientStorage] { seats.withLock { $0.others.compactMap(\.storage) } }
+
     /// A file that another process makes at this moment is busy without being waited for.
     private static func open(_ path: String, _ configuration: GRDB.Configuration) throws -> DatabaseQueue {
         let end = ContinuousClock.now + .seconds(2)
@@ -181,7 +211,7 @@ public final class SharedClientStorage: ClientStorage {
     /// Takes ownership for it when nobody has it: it was given up with the first of two logouts, say.
     /// - Throws: ``ClientError/Code/ownershipLost`` too, when another process owns the file.
     public func erase() async throws {
-        if !isOwner { _ = try await contend() }
+        if generation == nil { _ = try await contend() }
         do {
             try await database.writeWithoutTransaction { database in
                 try SQLiteClientStorage.erase(database) { try self.checkOwnership(database) }
@@ -194,7 +224,7 @@ public final class SharedClientStorage: ClientStorage {
 
     /// Gives up ownership and closes the file. Later calls fail.
     public func close() async throws {
-        try await release()
+        for seat in [self] + others { try await seat.release() }
         let (database, reader) = (database, reader)
         try await SQLiteClientStorage.elsewhere {
             try reader.close()
@@ -205,15 +235,13 @@ public final class SharedClientStorage: ClientStorage {
     // MARK: Ownership
 
     /// Whether this process owned the file when it last looked.
-    public var isOwner: Bool { held.withLock { $0 != nil } }
+    public var isOwner: Bool { ([self] + others).contains { $0.generation != nil } }
 
     /// Takes ownership if nobody has it, if its process died, or if it let a challenge wait for too long; else challenges it.
     ///
     /// This and ``release()`` change what is held within their turn on the database's queue: each sees all of the other or nothing.
-    /// - Parameter client: which of the process's clients wants it. While another one of them has it, that one is only challenged: as
-    ///   both write through this storage, it could not be told by its generation that it lost it.
-    /// - Returns: whether this process is the owner now, by this client.
-    func contend(for client: Holder? = nil) async throws -> Bool {
+    /// - Returns: whether this process is the owner now.
+    func contend() async throws -> Bool {
         try await onQueue(of: database) { database in
             var lock: CInt?
             var taken: Ownership?
@@ -221,13 +249,7 @@ public final class SharedClientStorage: ClientStorage {
             let next = try SQLiteClientStorage.inTransaction(database) {
                 database -> (isOwner: Bool, ownership: Ownership?) in
                 let row = try Self.owner(database)
-                if let row, !row.isReleased, row.generation == self.generation {
-                    guard self.holds(client) else {
-                        _ = try self.challenge(row, database)
-                        return (false, nil)
-                    }
-                    return (true, nil)
-                }
+                if let row, !row.isReleased, row.generation == self.generation { return (true, nil) }
                 // Of a turn that is over nothing is held.
                 self.letGo { _ in true }
                 // The lock is free when its owner is dead, and when it never had it: the row tells which.
@@ -238,7 +260,7 @@ public final class SharedClientStorage: ClientStorage {
                 try database.execute(
                     sql: "INSERT OR REPLACE INTO owner VALUES (1, ?, ?, ?, NULL)",
                     arguments: [SQLiteClientStorage.bytes(self.token), generation, lock != nil])
-                return (true, Ownership(generation: generation, holder: client, lock: lock))
+                return (true, Ownership(generation: generation, lock: lock))
             }
             taken = next.ownership
             if let taken {
@@ -246,14 +268,6 @@ public final class SharedClientStorage: ClientStorage {
                 self.contention.withLock { $0 = nil }
             }
             return next.isOwner
-        }
-    }
-
-    /// Whether a client has what this process has, or may share it: nobody else is left who took it.
-    private func holds(_ client: Holder?) -> Bool {
-        held.withLock { held in
-            guard let holder = held?.holder, let client else { return true }
-            return holder === client
         }
     }
 
