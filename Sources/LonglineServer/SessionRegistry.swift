@@ -80,7 +80,8 @@ final class SessionRegistry: Sendable {
     private struct Detached {
         var session: UInt64
         var sent: [ChannelPosition]?
-        /// The outbox of the session's last link, and its connect number.
+        /// The login, the outbox and the connect number of the session's last link.
+        var loginEpoch: UInt64
         var producer: ProducerID
         var connectNumber: UInt64
         var stamp: UInt64
@@ -215,10 +216,15 @@ final class SessionRegistry: Sendable {
                 return .accepted(replaced: current.handle)
             }
             if state.attached[claim.device] == nil {
-                if let last = state.detached[claim.device], last.producer == claim.producer,
-                    claim.connectNumber < last.connectNumber
-                {
-                    return .refused(Close(code: .stale, reason: "a later connect of this outbox was up"))
+                if let last = state.detached[claim.device] {
+                    if claim.loginEpoch < last.loginEpoch {
+                        return .refused(Close(code: .replaced, reason: "a newer login of this device has a session"))
+                    }
+                    if last.producer == claim.producer, claim.connectNumber < last.connectNumber,
+                        last.loginEpoch == claim.loginEpoch
+                    {
+                        return .refused(Close(code: .stale, reason: "a later connect of this outbox was up"))
+                    }
                 }
                 if let close = refusal(for: claim.device, evicts: false, in: state) { return .refused(close) }
                 state.forget(claim.device)
@@ -248,7 +254,8 @@ final class SessionRegistry: Sendable {
             state.stamp += 1
             let session = Detached(
                 session: claim.session, sent: sent.count <= Self.rememberedChannels ? sent : nil,
-                producer: claim.producer, connectNumber: claim.connectNumber, stamp: state.stamp,
+                loginEpoch: claim.loginEpoch, producer: claim.producer, connectNumber: claim.connectNumber,
+                stamp: state.stamp,
                 until: now + state.limits.resumeWindow)
             state.detach(device, session)
             state.detachedOrder.append((device, state.stamp))

@@ -62,7 +62,8 @@ extension ClientSession {
         }
         aheadFrames += 1
         for record in ahead.records {
-            channels[record.channel, default: ClientChannel()].receiver.opened(epoch: record.position.epoch)
+            guard knows(record.channel, now: now) else { return }
+            modify(record.channel) { $0.receiver.opened(epoch: record.position.epoch) }
             recordsAhead[record.channel] = record.position
             settleRecord(of: record.channel)
         }

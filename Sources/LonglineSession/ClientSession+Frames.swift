@@ -4,6 +4,8 @@ import NIOCore
 /// What the server says.
 extension ClientSession {
     private static let maximumRoomRequests = 16
+    /// Channels that a device knows at the most; hardly anybody is in a hundredth of them.
+    static let maximumChannels = 65_536
 
     /// Before CONNECTED: lanes may overtake it, so what they carry is held.
     mutating func receivedEarly(_ frame: Frame, lane: LaneID, now: NIODeadline) {
@@ -81,7 +83,8 @@ extension ClientSession {
         var isBehind = false
         for answer in answers where answer.recovery == .recovered && answer.head.epoch != 0 {
             guard channels[answer.channel]?.receiver.last == nil else { continue }
-            channels[answer.channel, default: ClientChannel()].receiver.opened(epoch: answer.head.epoch)
+            guard knows(answer.channel, now: now) else { return }
+            modify(answer.channel) { $0.receiver.opened(epoch: answer.head.epoch) }
             claim(answer.channel)
             isBehind = true
         }
@@ -317,8 +320,20 @@ extension ClientSession {
         answered(channel, now: now)
     }
 
+    /// The service names a channel, which has a place from now on. It can't make a device remember any number of them.
+    /// - Returns: false where they are too many.
+    mutating func knows(_ channel: ChannelID, now: NIODeadline) -> Bool {
+        if channels[channel] != nil { return true }
+        guard channels.count < Self.maximumChannels else {
+            violated(.limitExceeded, "too many channels", now: now)
+            return false
+        }
+        channels[channel] = ClientChannel()
+        return true
+    }
+
     private mutating func opened(_ header: LaneHeader, now: NIODeadline) {
-        if channels[header.channel] == nil { channels[header.channel] = ClientChannel() }
+        guard knows(header.channel, now: now) else { return }
         if header.epoch != 0 { modify(header.channel) { $0.receiver.opened(epoch: header.epoch) } }
     }
 

@@ -61,6 +61,21 @@ import Testing
         #expect(isRemembered("phone", registry) == (refusal != nil))
     }
 
+    /// A session survives its link, and with it the login that it is of.
+    @Test(arguments: [
+        (login: UInt64(1), number: UInt64(9), refusal: CloseCode?.some(.replaced)),  // a reconnect of an older login
+        (2, 2, .stale),
+        (2, 3, nil),
+        (3, 1, nil),  // a newer login, whose numbers may begin anew
+    ])
+    func claimWhileTheNewerLoginsLinkIsDown(login: UInt64, number: UInt64, refusal: CloseCode?) {
+        let registry = SessionRegistry(limits: ServerLimits())
+        #expect(code(registry.claim(Self.claim(link: 1, login: 2, number: 3))) == nil)
+        registry.release(Self.device, link: 1, sent: [], now: .uptimeNanoseconds(1))
+        #expect(code(registry.claim(Self.claim(link: 2, login: login, number: number))) == refusal)
+        #expect(isRemembered("phone", registry) == (refusal != nil))
+    }
+
     /// What a second link of the same device gets: by login, outbox and connect number.
     @Test(arguments: [
         (login: UInt64(1), producer: UInt64(1), number: UInt64(2), refusal: CloseCode?.none),

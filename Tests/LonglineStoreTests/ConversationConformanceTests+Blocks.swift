@@ -71,6 +71,29 @@ extension ConversationConformanceTests {
         }
     }
 
+    @Test(
+        "who takes an erased user's name hears nothing of where that one's messages got",
+        arguments: StoreKind.allCases)
+    func whoTakesAnErasedUsersNameHearsNothing(_ kind: StoreKind) async throws {
+        try await withStore(kind) { store async throws in
+            func note(_ sent: AppendOutcome) throws -> DeliveryNote {
+                DeliveryNote(
+                    tenant: tenant, recipient: user("bob"), sender: user("alice"),
+                    origin: try #require(sent.published).position)
+            }
+            let former = try note(try await store.append(request(recipient: "bob", id: 1, "former")))
+            #expect(try await store.receipts(for: [former]) == [former])
+            while !(try await store.erase(user: user("alice"), in: tenant)).isDone {}
+            #expect(try await store.receipts(for: [former]) == [nil], "nobody is there")
+            let present = try note(try await store.append(request(recipient: "bob", id: 1, "present")))
+            #expect(try await store.receipts(for: [former, present]) == [nil, present])
+            // A copy from before a restore names the epoch of then.
+            var restored = present
+            restored.origin.epoch &+= 1
+            #expect(try await store.receipts(for: [restored]) == [present])
+        }
+    }
+
     @Test("who is blocked takes back what had arrived, without a word", arguments: StoreKind.allCases)
     func whoIsBlockedTakesBackWhatHadArrived(_ kind: StoreKind) async throws {
         let clock = TestClock()

@@ -78,6 +78,8 @@ extension ConnectionDriver {
     /// A publish was entered, or its record came: whoever waits for its reply knows the place now.
     func requestEntered(_ tracker: SendTracker, at place: Position) {
         guard let id = requestWaiters.first(where: { $0.value.tracker === tracker })?.key else { return }
+        // A service may enter it twice, or tell so.
+        if let before = requestWaiters[id]?.place { requestPlaces[before] = nil }
         requestWaiters[id]?.place = place
         requestPlaces[place] = id
     }

@@ -118,7 +118,15 @@ extension StoreRules {
     }
 
     static func receipt(for note: DeliveryNote, _ tables: some StoreTables) throws -> DeliveryNote? {
-        try outOfTouch(note.recipient, with: [note.sender], in: note.tenant, tables).isEmpty ? note : nil
+        guard try outOfTouch(note.recipient, with: [note.sender], in: note.tenant, tables).isEmpty,
+            let inbox = try tables.channel(ChannelKey(tenant: note.tenant, channel: .user(note.sender))),
+            // What whoever had the name before sent is not for who has it now.
+            note.origin.offset > inbox.begin
+        else { return nil }
+        var note = note
+        // A copy from before the store was restored names the record's place in the epoch that was then.
+        note.origin.epoch = inbox.epoch
+        return note
     }
 
     /// Those of `others` whom a user blocked, or who blocked the user.
