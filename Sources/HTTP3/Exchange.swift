@@ -130,6 +130,17 @@ final class Exchange {
         }
     }
 
+    var hasFailedSending: Bool { if case .failed = sending { true } else { false } }
+
+    /// Server: the answer was written as a whole, whether or not the stream has taken all of it.
+    private var isAnswered: Bool {
+        switch sending {
+        case .ended: true
+        case .body: finishes
+        case .head, .failed: false
+        }
+    }
+
     var isHandling: Bool { handling != nil }
 
     /// Client: whether the server may say that it hasn't looked at the request.
@@ -177,6 +188,14 @@ final class Exchange {
         abandon(.requestCancelled, .cancelled)
     }
 
+    /// What this side was sending isn't whole and won't be; what comes from the peer may go on.
+    func giveUpSending() {
+        guard !isSendingOver else { return }
+        session.meter.count(.cancelled)
+        failSending(.cancelled, reset: .requestCancelled)
+        retireIfDone()
+    }
+
     /// - Parameter code: what the peer is told; nil: it ended its side itself.
     func failReceiving(_ error: HTTP3Error, stop code: HTTP3ErrorCode?) {
         guard !isReceivingOver else { return }
@@ -219,8 +238,9 @@ final class Exchange {
         let error = HTTP3Error.reset(code, isUnanswered: isUnanswered)
         failReceiving(error, stop: nil)
         if session.isServer {
-            // Nobody waits for the answer, or the request isn't whole: either way there is none to give.
-            failSending(error, reset: .requestCancelled)
+            // Nobody waits for the answer, or the request isn't whole: either way there is none to give. One that was given isn't taken
+            // back: who doesn't want it says so (RFC 9114 section 4.1).
+            if !isAnswered { failSending(error, reset: .requestCancelled) }
             task?.cancel()
         } else if !isSendingOver {
             failSending(error, reset: .requestCancelled)
@@ -344,10 +364,10 @@ final class Exchange {
         session.remove(self)
     }
 
-    /// Since when the client takes nothing of a response that is with its stream as a whole, so that no task waits for it.
+    /// Since when the client takes nothing of a response that was written as a whole, and that no task waits for.
     private func heldBackSince(_ now: NIODeadline) -> NIODeadline? {
-        guard case .ended = sending, !isStreamClosed else { return nil }
-        let unsent = connection.unsentBytes(id)
+        guard isAnswered, writer == nil, !isStreamClosed else { return nil }
+        let unsent = out.reduce(connection.unsentBytes(id)) { $0 + $1.readableBytes }
         if unsent == 0 {
             heldBack = nil
         } else if let before = heldBack, !isProgress(from: before.bytes, to: unsent) {

@@ -77,8 +77,9 @@ public final class HTTP3ClientConnection: Sendable {
     /// Sends a request with a body that is made while it is sent, and takes the response meanwhile.
     ///
     /// Both closures run at the same time. The writer is finished when `send` returns. When `receive` returns first, `send` is
-    /// cancelled; when either throws, the exchange is cancelled, unless it was the server that refused the rest of the body
-    /// (``HTTP3Error/Code/bodyRefused``).
+    /// cancelled, and what it has not sent by then is given up: the server sees H3_REQUEST_CANCELLED and not the end of the body. When
+    /// either throws, the exchange is cancelled, unless it was the server that refused the rest of the body
+    /// (``HTTP3Error/Code/bodyRefused``), or the connection's end that cut it off: the response may be whole.
     /// - Returns: what `receive` returns.
     /// - Throws: what the closures throw, and as ``request(_:body:trailers:priority:onInformational:)``.
     public func withRequest<Result: Sendable>(
@@ -91,9 +92,15 @@ public final class HTTP3ClientConnection: Sendable {
             group.addTask {
                 do {
                     let trailers = try await send(exchange.writer)
-                    try await exchange.writer.finish(trailers: trailers)
-                } catch let error as HTTP3Error where error.code == .bodyRefused {
-                    // The response says why.
+                    // Many a sequence just ends when its task is cancelled: the body isn't whole then, though nothing was thrown.
+                    if Task.isCancelled {
+                        exchange.giveUpSending()
+                    } else {
+                        try await exchange.writer.finish(trailers: trailers)
+                    }
+                } catch let error as HTTP3Error where [.bodyRefused, .connectionClosed].contains(error.code) {
+                    // The response says why, and may have come whole before the connection's end (RFC 9114 section 4.1).
+                    guard await exchange.hasFailedSending else { throw error }
                 }
                 return nil
             }

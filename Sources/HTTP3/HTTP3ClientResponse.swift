@@ -31,6 +31,14 @@ public final class HTTP3ClientExchange: Sendable {
     /// Gives the exchange up: the server sees H3_REQUEST_CANCELLED.
     public func cancel() { exchange.perform { $0.cancel() } }
 
+    /// Gives up what isn't sent yet of the request; the response may come all the same.
+    func giveUpSending() { exchange.perform { $0.giveUpSending() } }
+
+    /// Whether the request's body can't be sent any more: the server refused it, or the connection is over.
+    var hasFailedSending: Bool {
+        get async { (try? await exchange.call { $0.hasFailedSending }) ?? true }
+    }
+
     /// Whether the request left before the handshake was complete.
     var wasEarly: Bool {
         get async { (try? await exchange.call { $0.isEarly }) ?? false }

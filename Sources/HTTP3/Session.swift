@@ -320,7 +320,10 @@ final class Session {
         case .stream(let code, let what):
             meter.count(.malformed)
             log("a request is malformed", what, code)
+            let wasHandled = exchange?.isHandling ?? false
             exchange?.abandon(code, .malformed(what, code))
+            // To have us give up what was begun is to give it up (CVE-2025-8671).
+            if wasHandled { limitCancellations() }
         case .connection(let code, let what):
             guard state != .closed else { return }
             isBroken = true

@@ -11,6 +11,9 @@ import Testing
 struct CancellationLimitTests {
     private static let wait = RawPeer.headers(RawPeer.get.map { $0.0 == ":path" ? (":path", "/wait") : $0 })
 
+    private static let short = RawPeer.headers(
+        RawPeer.get.map { $0.0 == ":path" ? (":path", "/wait") : $0 } + [("content-length", "1")])
+
     @Test("So many times something may happen at once, and again as time passes")
     func rate() {
         var rate = RateLimit(10)
@@ -70,9 +73,33 @@ struct CancellationLimitTests {
         #expect(code == HTTP3ErrorCode.excessiveLoad.rawValue)
     }
 
+    /// How a client gives a request up; or it sends more than it said, so that the server does (CVE-2025-8671).
+    enum Way: CaseIterable { case resets, stops, isMalformed }
+
+    private static func giveUp(_ way: Way, _ stream: QUICStream) async throws {
+        let code = HTTP3ErrorCode.requestCancelled.rawValue
+        switch way {
+        case .resets: stream.reset(code: code)
+        case .stops: stream.stopSending(code: code)
+        case .isMalformed: try await stream.write(ByteBuffer(bytes: RawPeer.data("more")))
+        }
+    }
+
+    /// Waits until one of two things has happened.
+    private func waitForEither(
+        _ one: @escaping @Sendable () async -> Void, _ other: @escaping @Sendable () async -> Void
+    ) async {
+        await withTaskGroup { group in
+            group.addTask(operation: one)
+            group.addTask(operation: other)
+            await group.next()
+            group.cancelAll()
+        }
+    }
+
     @Test(
-        "A client may give up as many requests as are allowed, and more end its connection", arguments: [true, false])
-    func flood(resets: Bool) async throws {
+        "A client may give up as many requests as are allowed, and more end its connection", arguments: Way.allCases)
+    func flood(_ way: Way) async throws {
         var limits = HTTP3Limits()
         limits.cancellations = 5
         let (started, over) = (Happening<Void>(), Happening<Void>())
@@ -82,19 +109,23 @@ struct CancellationLimitTests {
             await untilCancelled()
             over.tell()
         } _: { world, peer in
-            let code = HTTP3ErrorCode.requestCancelled.rawValue
             for _ in 0..<5 {
-                let stream = try await peer.send(Self.wait, finish: false)
+                let stream = try await peer.send(Self.short, finish: false)
                 try await started.value()
-                resets ? stream.reset(code: code) : stream.stopSending(code: code)
+                try await Self.giveUp(way, stream)
                 try await over.value()
             }
             try await peer.expectAlive()
-            #expect(world.server.statistics.cancelled == 5)
+            let statistics = world.server.statistics
+            #expect((way == .isMalformed ? statistics.malformed : statistics.cancelled) == 5)
             // However slow the test: more than are forgotten meanwhile.
             for _ in 0..<20 {
-                guard let stream = try? await peer.send(Self.wait, finish: false) else { break }
-                resets ? stream.reset(code: code) : stream.stopSending(code: code)
+                guard let stream = try? await peer.send(Self.short, finish: false) else { break }
+                // What isn't begun, none gives up by breaking a rule.
+                if way == .isMalformed {
+                    await waitForEither({ try? await started.value() }, { _ = try? await peer.connection.closed() })
+                }
+                try? await Self.giveUp(way, stream)
             }
             try await peer.expectClose(.excessiveLoad)
             #expect(world.server.statistics.protocolErrors == 1)

@@ -175,6 +175,83 @@ struct CancellationTests {
         }
     }
 
+    @Test("An upload that ends because it was cancelled is given up, and not finished as if it were whole")
+    func cancelledUpload() async throws {
+        let whole = Happening<Bool>()
+        try await withServer { _, body, responder in
+            let writer = try await responder.start(HTTPResponse(status: .ok))
+            do {
+                while try await body.read() != nil {}
+                whole.tell(true)
+            } catch {
+                whole.tell(false)
+            }
+            try? await writer.finish()
+        } _: { world in
+            let connection = try await world.connect()
+            let status = try await connection.withRequest(.to("/", .post)) { writer in
+                try await writer.write(pattern(100))
+                // As a sequence does that has no way to throw.
+                await untilCancelled()
+                return [.eTag: "sent"]
+            } receive: {
+                $0.status
+            }
+            #expect(status == .ok)
+            #expect(try await whole.value() == false)
+        }
+    }
+
+    @Test("A response that came whole is kept when the connection ends in the midst of the upload")
+    func cutOffUpload() async throws {
+        let begun = Happening<Void>()
+        try await withRawServer { peer in
+            try await peer.openControl()
+            for try await stream in peer.connection.inboundStreams {
+                peer.hold(stream)
+                guard stream.id.isBidirectional else { continue }
+                try await stream.answer(RawPeer.headers([(":status", "200")]) + RawPeer.data("all of it"))
+                try await begun.value()
+                peer.connection.close(code: HTTP3ErrorCode.noError.rawValue)
+            }
+        } _: { connection, _ in
+            let cutOff = Happening<Void>()
+            let body = try await connection.withRequest(.to("/", .post)) { writer in
+                defer { cutOff.tell() }
+                while true { try await writer.write(pattern(50_000)) }
+            } receive: { response in
+                begun.tell()
+                try await cutOff.value()
+                return try await response.body.collect(upTo: 100)
+            }
+            #expect(String(buffer: body) == "all of it")
+        }
+    }
+
+    @Test("An answer that was given is not taken back when the client resets its request")
+    func answeredBeforeReset() async throws {
+        let resets = try await ScriptedServer.run { server in
+            server.streams.ends = false
+            server.streams.sendBuffer = 100
+            // One of each: the stream has taken all of it, and a part.
+            let ids = try [10, 1_000].map { count in
+                let exchange = try server.request()
+                let head = HTTPResponse(status: .contentTooLarge)
+                try exchange.send(head, body: ByteBuffer(repeating: 1, count: count), trailers: nil, finish: true)
+                return exchange.id
+            }
+            let code = HTTP3ErrorCode.requestCancelled.rawValue
+            server.deliver(ids.map { .streamReset($0, code: code) })
+            let kept = server.streams.resets.isEmpty
+            // Nor does it stay for ever where the client takes nothing.
+            let start = NIODeadline.now()
+            for minute in 1...10 { server.session.checkDeadlines(start + .minutes(Int64(minute))) }
+            return (kept, Set(server.streams.resets.keys) == Set(ids))
+        }
+        #expect(resets.0)
+        #expect(resets.1)
+    }
+
     @Test("A server gives an exchange up with a code of its choice")
     func serverCancels() async throws {
         try await withServer { _, _, responder in
