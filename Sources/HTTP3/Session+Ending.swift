@@ -9,6 +9,10 @@ extension Session {
     /// The largest request stream that there can be: a first GOAWAY with it says that the end is near.
     private static let lastRequestStream: UInt64 = (1 << 62) - 4
     private static let shortestNotice = TimeAmount.milliseconds(20)
+    /// What the client has to get before the end is waited for this long, and looked after this often: a close sends nothing again that
+    /// was lost.
+    private static let longestFarewell = TimeAmount.seconds(1)
+    private static let farewellStep = TimeAmount.milliseconds(5)
 
     /// Takes no new requests, lets those under way finish, and closes with H3_NO_ERROR.
     func drain() {
@@ -27,12 +31,28 @@ extension Session {
         // Requests that left before the client saw the notice are taken; the final word comes two round trips later.
         let rtt = connection.statistics()?.smoothedRTT.nanoseconds ?? 0
         let notice = max(TimeAmount.nanoseconds(Int64(clamping: rtt)) * 2, Self.shortestNotice)
+        sendFinalGoaway(in: notice, noticeUntil: .now() + notice + Self.longestFarewell)
+    }
+
+    /// - Parameter end: until when it waits for the client to have the first one.
+    private func sendFinalGoaway(in notice: TimeAmount, noticeUntil end: NIODeadline) {
         finalGoaway = connection.eventLoop.assumeIsolated().scheduleTask(in: notice) {
             self.finalGoaway = nil
             guard self.state == .draining else { return }
+            if self.isOutboundUnderWay, .now() < end {
+                return self.sendFinalGoaway(in: Self.shortestNotice, noticeUntil: end)
+            }
             self.sendGoaway(self.nextRequestStream)
             self.closeIfDrained()
         }
+    }
+
+    /// Whether the peer may lack what we said on the control stream, or what it needs to read our header sections.
+    private var isOutboundUnderWay: Bool {
+        outbound.control.readableBytes > 0 || outbound.encoder.readableBytes > 0
+            || [outbound.controlStream, outbound.encoderStream].contains {
+                $0.map { connection.unacknowledgedBytes($0) > 0 } ?? false
+            }
     }
 
     private func sendGoaway(_ id: UInt64) {
@@ -63,9 +83,17 @@ extension Session {
         onProgress?()
     }
 
+    /// Closes once nothing is under way, and the client has the last GOAWAY and what it needs to read the answers that it has.
     func closeIfDrained() {
         guard state == .draining, finalGoaway == nil, !isBusy else { return }
-        close(.noError)
+        let end = farewellEnd ?? .now() + Self.longestFarewell
+        farewellEnd = end
+        guard isServer, isOutboundUnderWay, .now() < end else { return close(.noError) }
+        guard farewell == nil else { return }
+        farewell = connection.eventLoop.assumeIsolated().scheduleTask(in: Self.farewellStep) {
+            self.farewell = nil
+            self.closeIfDrained()
+        }
     }
 
     // MARK: Places

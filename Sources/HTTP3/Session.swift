@@ -76,6 +76,9 @@ final class Session {
     @exclusivity(unchecked) var pace = ResponsePace()
     @exclusivity(unchecked) var sweep: Scheduled<Void>?
     @exclusivity(unchecked) var finalGoaway: Scheduled<Void>?
+    /// Waits for what the client has to get before the end, and until when at most.
+    @exclusivity(unchecked) var farewell: Scheduled<Void>?
+    @exclusivity(unchecked) var farewellEnd: NIODeadline?
     /// Server: requests that are worked on.
     @exclusivity(unchecked) var working = 0
     /// Server: when it was last told that an answer goes on.
@@ -360,6 +363,7 @@ final class Session {
         closeReason = reason
         sweep?.cancel()
         finalGoaway?.cancel()
+        farewell?.cancel()
         idleTimer?.cancel()
         let error = HTTP3Error.closed(reason)
         let all = exchanges

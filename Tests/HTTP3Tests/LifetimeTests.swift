@@ -266,6 +266,29 @@ struct CancellationTests {
 
 @Suite("GOAWAY", .timeLimit(.minutes(1)))
 struct DrainTests {
+    @Test("A server's end waits for the client to have GOAWAY and what it needs to read its answers")
+    func farewell() async throws {
+        let (before, after) = try await ScriptedServer.run { server in
+            server.streams.opens = true
+            server.session.isHandshakeComplete = true
+            let exchange = try server.request()
+            try exchange.send(HTTPResponse(status: .ok), body: nil, trailers: nil, finish: true)
+            server.streams.acknowledge(.max, on: exchange.id)
+            server.deliver([.streamClosed(exchange.id)])
+            server.session.drain()
+            // As if the two round trips were over.
+            server.session.finalGoaway?.cancel()
+            server.session.finalGoaway = nil
+            server.session.closeIfDrained()
+            let before = server.streams.closeCode
+            for stream in server.streams.opened { server.streams.acknowledge(.max, on: stream) }
+            server.session.closeIfDrained()
+            return (before, server.streams.closeCode)
+        }
+        #expect(before == nil)
+        #expect(after == HTTP3ErrorCode.noError.rawValue)
+    }
+
     @Test("A server that shuts down finishes what is under way, and takes no more")
     func server() async throws {
         let started = Happening<Void>()

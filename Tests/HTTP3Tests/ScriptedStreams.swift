@@ -28,7 +28,15 @@ final class ScriptedStreams: EngineStandIn {
         acknowledged[stream, default: 0] += min(count, unsentBytes(stream))
     }
 
-    func openStream(bidirectional: Bool) throws(QUICError) -> QUICStreamID? { nil }
+    /// Whether the peer lets us open streams.
+    var opens = false
+    private(set) var opened: [QUICStreamID] = []
+
+    func openStream(bidirectional: Bool) throws(QUICError) -> QUICStreamID? {
+        guard opens, !bidirectional else { return nil }
+        opened.append(QUICStreamID(rawValue: UInt64(opened.count) * 4 + 3))
+        return opened.last
+    }
 
     func write(_ bytes: UnsafeRawBufferPointer, to stream: QUICStreamID, finish: Bool) throws(QUICError) -> Int {
         let count = min(bytes.count, max(0, sendBuffer - unsentBytes(stream)))
