@@ -1,5 +1,6 @@
 import CDatagramSocket
 import Glibc
+import QUICEngine
 import Testing
 
 /// The C functions that read and write datagrams, on sockets of their own.
@@ -16,16 +17,10 @@ struct DatagramSocketTests {
             try #require(descriptor >= 0)
             if isIPv6 {
                 try set(CInt(IPPROTO_IPV6), IPV6_RECVTCLASS, 1)
-                var address = sockaddr_in6()
-                address.sin6_family = sa_family_t(AF_INET6)
-                address.sin6_addr = in6addr_loopback
-                try bind(&address)
+                try bind(try #require(QUICSocketAddress(numericHost: "::1", port: 0)))
             } else {
                 try set(CInt(IPPROTO_IP), IP_RECVTOS, 1)
-                var address = sockaddr_in()
-                address.sin_family = sa_family_t(AF_INET)
-                address.sin_addr.s_addr = UInt32(0x7f00_0001).bigEndian
-                try bind(&address)
+                try bind(QUICSocketAddress(ipv4: (127, 0, 0, 1), port: 0))
             }
             // UDP_GRO
             if joins { try set(CInt(IPPROTO_UDP), 104, 1) }
@@ -38,12 +33,8 @@ struct DatagramSocketTests {
             try #require(setsockopt(descriptor, level, name, &value, socklen_t(MemoryLayout<CInt>.size)) == 0)
         }
 
-        private func bind<Address>(_ address: inout Address) throws {
-            let length = socklen_t(MemoryLayout<Address>.size)
-            let result = withUnsafeMutablePointer(to: &address) { pointer in
-                pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { Glibc.bind(descriptor, $0, length) }
-            }
-            try #require(result == 0)
+        private func bind(_ address: QUICSocketAddress) throws {
+            try #require(address.withSockaddr { Glibc.bind(descriptor, $0, $1) } == 0)
         }
 
         /// Where it is bound to.
