@@ -241,7 +241,8 @@ final class Exchange {
             // Nobody waits for the answer, or the request isn't whole: either way there is none to give. One that was given isn't taken
             // back: who doesn't want it says so (RFC 9114 section 4.1).
             if !isAnswered { failSending(error, reset: .requestCancelled) }
-            task?.cancel()
+            // Nor does the task that waits until the stream has taken the answer.
+            if !isAnswered || writer == nil { task?.cancel() }
         } else if !isSendingOver {
             failSending(error, reset: .requestCancelled)
         }

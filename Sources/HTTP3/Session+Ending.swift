@@ -11,11 +11,12 @@ extension Session {
     private static let shortestNotice = TimeAmount.milliseconds(20)
     /// What the client has to get before the end is waited for this long, and looked after this often: a close sends nothing again that
     /// was lost.
-    private static let longestFarewell = TimeAmount.seconds(1)
+    static let longestFarewell = TimeAmount.seconds(1)
     private static let farewellStep = TimeAmount.milliseconds(5)
 
     /// Takes no new requests, lets those under way finish, and closes with H3_NO_ERROR.
-    func drain() {
+    /// - Parameter patience: how much longer than usual it takes, at most, for what the client has to get before the end.
+    func drain(patience: TimeAmount = Session.longestFarewell) {
         guard state == .starting || state == .open else { return }
         guard state == .open else { return close(.noError) }
         state = .draining
@@ -31,21 +32,23 @@ extension Session {
         // Requests that left before the client saw the notice are taken; the final word comes two round trips later.
         let rtt = connection.statistics()?.smoothedRTT.nanoseconds ?? 0
         let notice = max(TimeAmount.nanoseconds(Int64(clamping: rtt)) * 2, Self.shortestNotice)
-        sendFinalGoaway(in: notice, noticeUntil: .now() + notice + Self.longestFarewell)
+        farewellEnd = .now() + notice + patience
+        sendFinalGoaway(in: notice)
     }
 
-    /// - Parameter end: until when it waits for the client to have the first one.
-    private func sendFinalGoaway(in notice: TimeAmount, noticeUntil end: NIODeadline) {
+    /// Requests that leave before the client has the first one are taken.
+    private func sendFinalGoaway(in notice: TimeAmount) {
         finalGoaway = connection.eventLoop.assumeIsolated().scheduleTask(in: notice) {
             self.finalGoaway = nil
             guard self.state == .draining else { return }
-            if self.isOutboundUnderWay, .now() < end {
-                return self.sendFinalGoaway(in: Self.shortestNotice, noticeUntil: end)
-            }
+            if self.isOutboundUnderWay, self.mayWait { return self.sendFinalGoaway(in: Self.shortestNotice) }
             self.sendGoaway(self.nextRequestStream)
             self.closeIfDrained()
         }
     }
+
+    /// Whether there is time left for that.
+    private var mayWait: Bool { farewellEnd.map { .now() < $0 } ?? false }
 
     /// Whether the peer may lack what we said on the control stream, or what it needs to read our header sections.
     private var isOutboundUnderWay: Bool {
@@ -86,9 +89,7 @@ extension Session {
     /// Closes once nothing is under way, and the client has the last GOAWAY and what it needs to read the answers that it has.
     func closeIfDrained() {
         guard state == .draining, finalGoaway == nil, !isBusy else { return }
-        let end = farewellEnd ?? .now() + Self.longestFarewell
-        farewellEnd = end
-        guard isServer, isOutboundUnderWay, .now() < end else { return close(.noError) }
+        guard isServer, isOutboundUnderWay, mayWait else { return close(.noError) }
         guard farewell == nil else { return }
         farewell = connection.eventLoop.assumeIsolated().scheduleTask(in: Self.farewellStep) {
             self.farewell = nil
@@ -122,7 +123,8 @@ extension Session {
     func giveWay() {
         guard isServer, state != .closed, working == 0 else { return }
         for exchange in exchanges.values where !exchange.isUnderWay { exchange.isLeftBehind = true }
-        drain()
+        drain(patience: .zero)
+        farewellEnd = farewellEnd.map { min($0, .now()) }
         closeIfDrained()
     }
 

@@ -198,7 +198,7 @@ final class SessionRegistry: Sendable {
     /// each other in turn. Within one login and outbox the higher connect number wins; at equal numbers, and between
     /// outboxes, the link that comes later does. That holds against a link that has ended since, too: of two connects
     /// that race, the older one's handshake may be complete only after the newer one came and went.
-    func claim(_ claim: SessionClaim) -> ClaimResult {
+    func claim(_ claim: SessionClaim, now: NIODeadline = .now()) -> ClaimResult {
         state.withLock { state in
             state.early.remove(claim.link)
             if let current = state.attached[claim.device], current.link != claim.link {
@@ -216,14 +216,13 @@ final class SessionRegistry: Sendable {
                 return .accepted(replaced: current.handle)
             }
             if state.attached[claim.device] == nil {
-                if let last = state.detached[claim.device] {
-                    if claim.loginEpoch < last.loginEpoch {
-                        return .refused(Close(code: .replaced, reason: "a newer login of this device has a session"))
-                    }
-                    if last.producer == claim.producer, claim.connectNumber < last.connectNumber,
-                        last.loginEpoch == claim.loginEpoch
-                    {
+                if let last = state.detached[claim.device], now < last.until, claim.loginEpoch <= last.loginEpoch {
+                    if last.producer == claim.producer, claim.connectNumber < last.connectNumber {
                         return .refused(Close(code: .stale, reason: "a later connect of this outbox was up"))
+                    }
+                    // The same outbox may have refreshed its login, and lost the answer with the new ticket.
+                    if last.producer != claim.producer, claim.loginEpoch < last.loginEpoch {
+                        return .refused(Close(code: .replaced, reason: "a newer login of this device has a session"))
                     }
                 }
                 if let close = refusal(for: claim.device, evicts: false, in: state) { return .refused(close) }

@@ -4,7 +4,7 @@ import NIOCore
 /// What the server says.
 extension ClientSession {
     private static let maximumRoomRequests = 16
-    /// Channels that a device knows at the most; hardly anybody is in a hundredth of them.
+    /// New channels that a service may name to a device; hardly anybody is in a hundredth as many.
     static let maximumChannels = 65_536
 
     /// Before CONNECTED: lanes may overtake it, so what they carry is held.
@@ -324,10 +324,11 @@ extension ClientSession {
     /// - Returns: false where they are too many.
     mutating func knows(_ channel: ChannelID, now: NIODeadline) -> Bool {
         if channels[channel] != nil { return true }
-        guard channels.count < Self.maximumChannels else {
+        guard channelsNamed < Self.maximumChannels else {
             violated(.limitExceeded, "too many channels", now: now)
             return false
         }
+        channelsNamed += 1
         channels[channel] = ClientChannel()
         return true
     }

@@ -40,6 +40,8 @@ public struct ClientSession: Sendable {
     var recordsAhead: [ChannelID: Position] = [:]
     /// What told of them on the present link.
     var aheadFrames = 0
+    /// Channels that the service was the first to name.
+    var channelsNamed = 0
 
     // The present link.
     var inbound: InboundLanes

@@ -79,7 +79,8 @@ extension LoopDriver {
 
     /// What a socket woke the loop for is done.
     func rest(wokenAt woken: QUICInstant) {
-        if tookPackets() { polling.woke(at: woken.nanoseconds) }
+        guard tookPackets() else { return }
+        polling.woke(at: woken.nanoseconds)
         if polling.rested(at: QUICInstant.now().nanoseconds) { lookSoon() }
     }
 

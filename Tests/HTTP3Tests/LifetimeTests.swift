@@ -252,6 +252,21 @@ struct CancellationTests {
         #expect(resets.1)
     }
 
+    @Test("Nor is one that its stream has not taken yet, whose handler waits for that")
+    func largeAnswerBeforeReset() async throws {
+        let bytes = pattern(3 << 20)
+        try await withRawClient { request, _, responder in
+            try await responder.respond(HTTPResponse(status: .ok), body: bytes)
+        } _: { world, peer in
+            let stream = try await peer.send(RawPeer.headers(RawPeer.get), finish: false)
+            let first = try #require(try await stream.read())
+            stream.reset(code: HTTP3ErrorCode.requestCancelled.rawValue)
+            let rest = try await stream.collect()
+            #expect(first.readableBytes + rest.count > bytes.readableBytes)
+            #expect(rest.suffix(1000) == Array(bytes.readableBytesView.suffix(1000))[...])
+        }
+    }
+
     @Test("A server gives an exchange up with a code of its choice")
     func serverCancels() async throws {
         try await withServer { _, _, responder in
