@@ -206,8 +206,8 @@ final class AsyncStreamState {
         do throws(QUICError) {
             try connection.write(&pending.bytes, to: id)
             if pending.bytes.readableBytes == 0 {
-                handover.setWriterWaits(false)
                 handover.setRoom(connection.writableBytes(id))
+                handover.setWriterWaits(false)
                 pending.waiter.finish(.success(()))
             } else {
                 writer = pending
@@ -288,8 +288,9 @@ final class AsyncStreamState {
     func cancelWrite(code: UInt64, _ connection: QUICLoopConnection) {
         guard let pending = writer, !pending.waiter.isWaiting else { return }
         writer = nil
-        handover.setWriterWaits(false)
+        // In this order: a write that finds nobody waiting finds the end.
         reset(code: code, connection)
+        handover.setWriterWaits(false)
     }
 
     func wasStopped(code: UInt64) {
