@@ -9,8 +9,8 @@ extension Session {
     /// The largest request stream that there can be: a first GOAWAY with it says that the end is near.
     private static let lastRequestStream: UInt64 = (1 << 62) - 4
     private static let shortestNotice = TimeAmount.milliseconds(20)
-    /// What the client has to get before the end is waited for this long, and looked after this often: a close sends nothing again that
-    /// was lost.
+    /// What the client has to get before the end is waited for this long in all, and looked after this often: a close sends nothing again
+    /// that was lost.
     static let longestFarewell = TimeAmount.seconds(1)
     private static let farewellStep = TimeAmount.milliseconds(5)
 
@@ -32,7 +32,7 @@ extension Session {
         // Requests that left before the client saw the notice are taken; the final word comes two round trips later.
         let rtt = connection.statistics()?.smoothedRTT.nanoseconds ?? 0
         let notice = max(TimeAmount.nanoseconds(Int64(clamping: rtt)) * 2, Self.shortestNotice)
-        farewellEnd = .now() + notice + patience
+        self.patience = patience
         sendFinalGoaway(in: notice)
     }
 
@@ -41,14 +41,20 @@ extension Session {
         finalGoaway = connection.eventLoop.assumeIsolated().scheduleTask(in: notice) {
             self.finalGoaway = nil
             guard self.state == .draining else { return }
-            if self.isOutboundUnderWay, self.mayWait { return self.sendFinalGoaway(in: Self.shortestNotice) }
+            if self.isOutboundUnderWay, self.mayWait(for: Self.shortestNotice) {
+                return self.sendFinalGoaway(in: Self.shortestNotice)
+            }
             self.sendGoaway(self.nextRequestStream)
             self.closeIfDrained()
         }
     }
 
-    /// Whether there is time left for that.
-    private var mayWait: Bool { farewellEnd.map { .now() < $0 } ?? false }
+    /// Whether there is patience left for that; less by so much then.
+    private func mayWait(for step: TimeAmount) -> Bool {
+        guard patience >= step else { return false }
+        patience = patience - step
+        return true
+    }
 
     /// Whether the peer may lack what we said on the control stream, or what it needs to read our header sections.
     private var isOutboundUnderWay: Bool {
@@ -89,8 +95,8 @@ extension Session {
     /// Closes once nothing is under way, and the client has the last GOAWAY and what it needs to read the answers that it has.
     func closeIfDrained() {
         guard state == .draining, finalGoaway == nil, !isBusy else { return }
-        guard isServer, isOutboundUnderWay, mayWait else { return close(.noError) }
-        guard farewell == nil else { return }
+        if farewell != nil, isOutboundUnderWay { return }
+        guard isServer, isOutboundUnderWay, mayWait(for: Self.farewellStep) else { return close(.noError) }
         farewell = connection.eventLoop.assumeIsolated().scheduleTask(in: Self.farewellStep) {
             self.farewell = nil
             self.closeIfDrained()
@@ -124,7 +130,7 @@ extension Session {
         guard isServer, state != .closed, working == 0 else { return }
         for exchange in exchanges.values where !exchange.isUnderWay { exchange.isLeftBehind = true }
         drain(patience: .zero)
-        farewellEnd = farewellEnd.map { min($0, .now()) }
+        self.patience = .zero
         closeIfDrained()
     }
 

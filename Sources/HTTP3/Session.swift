@@ -76,9 +76,9 @@ final class Session {
     @exclusivity(unchecked) var pace = ResponsePace()
     @exclusivity(unchecked) var sweep: Scheduled<Void>?
     @exclusivity(unchecked) var finalGoaway: Scheduled<Void>?
-    /// Waits for what the client has to get before the end, and until when at most.
+    /// Waits for what the client has to get before the end, and for how much longer at most.
     @exclusivity(unchecked) var farewell: Scheduled<Void>?
-    @exclusivity(unchecked) var farewellEnd: NIODeadline?
+    @exclusivity(unchecked) var patience = TimeAmount.zero
     /// Server: requests that are worked on.
     @exclusivity(unchecked) var working = 0
     /// Server: when it was last told that an answer goes on.
