@@ -161,6 +161,23 @@ struct SweepRuleTests {
         #expect(checker.violations.count == (isSwept ? 0 : 1))
     }
 
+    @Test("What was refused behind a sweep may be there again once the store is restored to a time before it")
+    func refusedBeforeARestore() {
+        let device = DeviceKey(tenant: Fixture.identity().tenant, user: Self.alice, device: Self.phone)
+        var backup = Truth()
+        #expect(Self.enter(at: 1, in: &backup) == nil)
+        var truth = backup
+        truth.sweep(Fixture.producer, of: device)
+        for refusing in [truth, backup] {
+            var checker = Self.checker()
+            checker.refused(
+                Self.number, .forbidden, in: refusing.era(of: Self.alice, Self.phone, in: Fixture.inbox))
+            checker.finish(apps: [], cursors: [:], truth: backup)
+            #expect(
+                checker.violations.isEmpty == (refusing.era(of: Self.alice, Self.phone, in: Fixture.inbox).device == 1))
+        }
+    }
+
     @Test("What an outbox still holds may be refused once its ledger may be gone, and has to be answered")
     func judgesAnew() {
         var truth = Truth()

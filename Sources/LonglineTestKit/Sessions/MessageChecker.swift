@@ -54,6 +54,8 @@ public struct MessageChecker {
     private var published: [UInt64: Origin] = [:]
     private var acknowledged: Set<UInt64> = []
     private var refused: Set<UInt64> = []
+    /// By which era of their ledgers.
+    private var refusedIn: [UInt64: LedgerEra] = [:]
     /// Nobody hears any more what became of them.
     private var forgotten: Set<UInt64> = []
     /// Entered, and gone with a store that was replaced by its backup.
@@ -130,7 +132,8 @@ public struct MessageChecker {
         }
     }
 
-    mutating func refused(_ number: UInt64, _ code: RefusalCode) {
+    /// - Parameter era: that of the ledgers which refused it; nil: the one at the end.
+    mutating func refused(_ number: UInt64, _ code: RefusalCode, in era: LedgerEra? = nil) {
         // Whatever was answered before, this denies nothing of it.
         if code == .outcomeUnknown {
             forgotten.insert(number)
@@ -141,6 +144,7 @@ public struct MessageChecker {
             violation("message \(number) was refused with \(code.rawValue) after it was acknowledged")
         }
         refused.insert(number)
+        refusedIn[number] = era
     }
 
     /// Messages that outboxes still hold, though their apps may have been told that they are entered: the ledgers that know them may be
@@ -426,8 +430,9 @@ public struct MessageChecker {
             let present = producers[number]
             let byOne = present == nil ? 0 : places.most(of: number, by: present)
             if byOne > 1 { violation("message \(number) was entered \(byOne) times by one outbox") }
-            // Who refused it knows nothing of what was entered before a sweep took the ledger.
-            let era = truth.era(of: origin.app.user, origin.app.device, in: origin.channel)
+            // Who refused it knows nothing of what was entered before a sweep took the ledger, and a store that is restored to a time
+            // before that sweep has it again.
+            let era = refusedIn[number] ?? truth.era(of: origin.app.user, origin.app.device, in: origin.channel)
             let isJudgedOnce = !underWay.contains(number)
             if isJudgedOnce, refused.contains(number), places.count(of: number, by: present, in: era) > 0 {
                 violation("message \(number) was refused and entered")

@@ -208,7 +208,8 @@ extension ModelDevice {
             if durable.lastID[channel] == refused.id { durable.lastID[channel] = row.publish.after }
         }
         if isAlive {
-            simulation.checker.refused(number, refused.code)
+            let truth = simulation.store.durable
+            simulation.checker.refused(number, refused.code, in: truth.era(of: user, device, in: channel))
             input { $0.rowRemoved(refused.id, from: channel, now: $1) }
         } else if !durable.rows.contains(where: { $0.publish.tag == row.publish.tag }) {
             simulation.checker.forgot(number)
