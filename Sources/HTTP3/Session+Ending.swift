@@ -15,8 +15,7 @@ extension Session {
     private static let farewellStep = TimeAmount.milliseconds(5)
 
     /// Takes no new requests, lets those under way finish, and closes with H3_NO_ERROR.
-    /// - Parameter patience: how much longer than usual it takes, at most, for what the client has to get before the end.
-    func drain(patience: TimeAmount = Session.longestFarewell) {
+    func drain() {
         guard state == .starting || state == .open else { return }
         guard state == .open else { return close(.noError) }
         state = .draining
@@ -32,7 +31,6 @@ extension Session {
         // Requests that left before the client saw the notice are taken; the final word comes two round trips later.
         let rtt = connection.statistics()?.smoothedRTT.nanoseconds ?? 0
         let notice = max(TimeAmount.nanoseconds(Int64(clamping: rtt)) * 2, Self.shortestNotice)
-        self.patience = patience
         sendFinalGoaway(in: notice)
     }
 
@@ -95,8 +93,9 @@ extension Session {
     /// Closes once nothing is under way, and the client has the last GOAWAY and what it needs to read the answers that it has.
     func closeIfDrained() {
         guard state == .draining, finalGoaway == nil, !isBusy else { return }
-        if farewell != nil, isOutboundUnderWay { return }
-        guard isServer, isOutboundUnderWay, mayWait(for: Self.farewellStep) else { return close(.noError) }
+        guard isServer, isOutboundUnderWay else { return close(.noError) }
+        guard farewell == nil else { return }
+        guard mayWait(for: Self.farewellStep) else { return close(.noError) }
         farewell = connection.eventLoop.assumeIsolated().scheduleTask(in: Self.farewellStep) {
             self.farewell = nil
             self.closeIfDrained()
@@ -129,8 +128,8 @@ extension Session {
     func giveWay() {
         guard isServer, state != .closed, working == 0 else { return }
         for exchange in exchanges.values where !exchange.isUnderWay { exchange.isLeftBehind = true }
-        drain(patience: .zero)
-        self.patience = .zero
+        patience = .zero
+        drain()
         closeIfDrained()
     }
 

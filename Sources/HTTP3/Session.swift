@@ -78,7 +78,7 @@ final class Session {
     @exclusivity(unchecked) var finalGoaway: Scheduled<Void>?
     /// Waits for what the client has to get before the end, and for how much longer at most.
     @exclusivity(unchecked) var farewell: Scheduled<Void>?
-    @exclusivity(unchecked) var patience = TimeAmount.zero
+    @exclusivity(unchecked) var patience = Session.longestFarewell
     /// Server: requests that are worked on.
     @exclusivity(unchecked) var working = 0
     /// Server: when it was last told that an answer goes on.

@@ -4,6 +4,7 @@ public import LonglineStore
 public import LonglineWire
 public import NIOCore
 public import QUICEngine
+internal import QUICTransport
 
 extension LonglineServer {
     /// How a server is set up. Everything has a default but the store, the certificate and the keys of the tokens.
@@ -68,7 +69,7 @@ extension LonglineServer {
         public var eventLoops = System.coreCount
         /// How long an event loop that has nothing to do looks into its sockets before it sleeps, where packets come one soon after
         /// the other: up to 500 µs; zero: it sleeps at once. See `QUICSocketOptions.busyPoll`.
-        public var busyPoll = Duration.microseconds(50)
+        public var busyPoll = QUICSocketOptions().busyPoll
         /// Receives TLS secrets for debugging, in SSLKEYLOGFILE's format; nil: nobody does.
         public var keyLog: ClientConfiguration.KeyLog?
         /// Receives the server's log lines, none of which holds a token, a ticket or a payload.
@@ -120,7 +121,8 @@ extension LonglineServer {
                 "clocks may differ by nothing to an hour")
             try check(eventLoops >= 1, "at least one event loop is needed")
             try check(
-                busyPoll >= .zero && busyPoll <= .microseconds(500), "a loop may look into its sockets for 0 to 500 µs")
+                busyPoll >= .zero && busyPoll <= QUICSocketOptions.longestBusyPoll,
+                "a loop may look into its sockets for 0 to 500 µs")
             try check(
                 (1...FrameLimits.maximumWholePayload).contains(limits.maximumPayload),
                 "the largest payload has to be 1 to \(FrameLimits.maximumWholePayload) bytes")

@@ -102,10 +102,15 @@ extension LoopDriver {
         let before = socketCounters.messagesReceived
         for port in ports.values { port.read(now: now) }
         lastRead = now
-        if socketCounters.messagesReceived != before { tick() }
+        guard socketCounters.messagesReceived != before else { return goOn(found: false, at: now) }
+        tick()
         let found = tookPackets()
         if found { socketCounters.readsWithoutSleep += 1 }
-        if polling.looked(found: found, at: found ? QUICInstant.now().nanoseconds : now.nanoseconds) { lookSoon() }
+        goOn(found: found, at: .now())
+    }
+
+    private func goOn(found: Bool, at now: QUICInstant) {
+        if polling.looked(found: found, at: now.nanoseconds) { lookSoon() }
     }
 
     /// There are sockets, not too many, and none waits for room in its buffer, of which only the kernel tells.

@@ -23,6 +23,8 @@ public struct QUICSocketOptions: Sendable, Hashable {
     /// and sleeps again when one doesn't. While it looks it takes a whole core, and other channels on its event loop wait for some
     /// 500 µs; tasks don't.
     public var busyPoll = Duration.microseconds(50)
+    /// The longest ``busyPoll``: 500 µs. More counts as that.
+    public static let longestBusyPoll = Duration.nanoseconds(Int64(BusyPolling.turn))
 
     /// The defaults.
     public init() {}
@@ -31,7 +33,7 @@ public struct QUICSocketOptions: Sendable, Hashable {
     var busyPollScale: UInt64 = 1
 
     var busyPolling: BusyPolling {
-        let bounded = min(max(busyPoll, .zero), .nanoseconds(Int64(BusyPolling.turn)))
+        let bounded = min(max(busyPoll, .zero), Self.longestBusyPoll)
         return BusyPolling(limit: UInt64(bounded.components.attoseconds / 1_000_000_000), scale: busyPollScale)
     }
 }

@@ -98,7 +98,9 @@ struct ServerCommand: AsyncParsableCommand {
         if let eventLoops, !(1...256).contains(eventLoops) {
             throw ValidationError("--event-loops has to be 1 to 256.")
         }
-        guard (0...500).contains(busyPoll) else { throw ValidationError("--busy-poll has to be 0 to 500.") }
+        guard (0...Self.longestBusyPoll).contains(busyPoll) else {
+            throw ValidationError("--busy-poll has to be 0 to \(Self.longestBusyPoll).")
+        }
         if let storeLimit, !(1...Self.largestStore).contains(storeLimit) {
             throw ValidationError("--store-limit has to be 1 to \(Self.largestStore).")
         }
@@ -150,6 +152,8 @@ struct ServerCommand: AsyncParsableCommand {
 
     /// In MiB.
     static let largestStore = 1 << 32
+    /// Microseconds.
+    static let longestBusyPoll = 500
 
     /// Where the certificate is, when it is not the data folder's own.
     var certificatePaths: CertificateFiles.Paths? {

@@ -9,10 +9,9 @@ import Testing
 /// A client that makes requests only to give them up (CVE-2023-44487).
 @Suite("Requests given up", .timeLimit(.minutes(1)))
 struct CancellationLimitTests {
-    private static let wait = RawPeer.headers(RawPeer.get.map { $0.0 == ":path" ? (":path", "/wait") : $0 })
-
-    private static let short = RawPeer.headers(
-        RawPeer.get.map { $0.0 == ":path" ? (":path", "/wait") : $0 } + [("content-length", "1")])
+    private static let fields = RawPeer.get.map { $0.0 == ":path" ? (":path", "/wait") : $0 }
+    private static let wait = RawPeer.headers(fields)
+    private static let short = RawPeer.headers(fields + [("content-length", "1")])
 
     @Test("So many times something may happen at once, and again as time passes")
     func rate() {

@@ -194,16 +194,23 @@ import Testing
             // What comes behind the answer may find the connection closed.
             try? await connection.send("GET /.well-known/jwks.json HTTP/1.1\r\nHost: x\r\n\(fields)\r\n")
             #expect(await connection.end().hasPrefix("HTTP/1.1 400"))
-            var configuration = LonglineControl.Configuration(
-                certificate: service.server.configuration.certificate, keys: DirectoryControlKeys(service.directory),
-                database: service.database)
-            configuration.servesHTTP3 = false
-            configuration.limits.headerBytes = 2 * 1024 * 1024
-            let error = #expect(throws: ControlError.self) {
-                _ = try LonglineControl(server: service.server, configuration: configuration)
-            }
-            #expect(error?.code == .invalidConfiguration)
+            expectRefused(service) { $0.limits.headerBytes = 2 * 1024 * 1024 }
         }
+    }
+
+    /// A control layer that is set up like this can't be made.
+    private func expectRefused(
+        _ service: ControlService, _ change: (inout LonglineControl.Configuration) -> Void
+    ) {
+        var configuration = LonglineControl.Configuration(
+            certificate: service.server.configuration.certificate, keys: DirectoryControlKeys(service.directory),
+            database: service.database)
+        configuration.servesHTTP3 = false
+        change(&configuration)
+        let error = #expect(throws: ControlError.self) {
+            _ = try LonglineControl(server: service.server, configuration: configuration)
+        }
+        #expect(error?.code == .invalidConfiguration)
     }
 
     @Test(
@@ -216,17 +223,7 @@ import Testing
             { $0.limits.logLinesPerSecond = 0 },
         ] as [@Sendable (inout LonglineControl.Configuration) -> Void])
     func senseless(_ change: @Sendable (inout LonglineControl.Configuration) -> Void) async throws {
-        try await withControl { service in
-            var configuration = LonglineControl.Configuration(
-                certificate: service.server.configuration.certificate, keys: DirectoryControlKeys(service.directory),
-                database: service.database)
-            configuration.servesHTTP3 = false
-            change(&configuration)
-            let error = #expect(throws: ControlError.self) {
-                _ = try LonglineControl(server: service.server, configuration: configuration)
-            }
-            #expect(error?.code == .invalidConfiguration)
-        }
+        try await withControl { service in expectRefused(service, change) }
     }
 
     @Test(

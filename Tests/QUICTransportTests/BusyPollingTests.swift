@@ -43,13 +43,20 @@ struct BusyPollingTests {
         return loop
     }
 
+    /// It looks behind the eighth, and not before.
+    private static func expectEightSoonPackets(
+        before loop: SimulatedLoop, sourceLocation: SourceLocation = #_sourceLocation
+    ) {
+        for _ in 1..<BusyPolling.proofs {
+            #expect(!loop.packet(after: soon), sourceLocation: sourceLocation)
+        }
+        #expect(loop.packet(after: soon), sourceLocation: sourceLocation)
+    }
+
     @Test("the loop looks once packets came soon eight times in a row")
     func theLoopLooksOncePacketsCameSoonEightTimesInARow() {
         let loop = SimulatedLoop(limit: Self.limit)
-        for _ in 1..<BusyPolling.proofs {
-            #expect(!loop.packet(after: Self.soon))
-        }
-        #expect(loop.packet(after: Self.soon))
+        Self.expectEightSoonPackets(before: loop)
     }
 
     @Test("one packet that comes late makes it count anew")
@@ -57,10 +64,7 @@ struct BusyPollingTests {
         let loop = SimulatedLoop(limit: Self.limit)
         for _ in 1..<BusyPolling.proofs { _ = loop.packet(after: Self.soon) }
         #expect(!loop.packet(after: Self.late))
-        for _ in 1..<BusyPolling.proofs {
-            #expect(!loop.packet(after: Self.soon))
-        }
-        #expect(loop.packet(after: Self.soon))
+        Self.expectEightSoonPackets(before: loop)
     }
 
     @Test("it sleeps when nothing came in time, and counts anew")
@@ -68,10 +72,7 @@ struct BusyPollingTests {
         let loop = Self.pollingLoop()
         #expect(loop.looked(found: false, at: loop.now + Self.limit - 1))
         #expect(!loop.looked(found: false, at: loop.now + Self.limit))
-        for _ in 1..<BusyPolling.proofs {
-            #expect(!loop.packet(after: Self.soon))
-        }
-        #expect(loop.packet(after: Self.soon))
+        Self.expectEightSoonPackets(before: loop)
     }
 
     @Test("each packet found gives it the whole time again, until the turn is over")

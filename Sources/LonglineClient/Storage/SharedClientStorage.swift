@@ -47,7 +47,10 @@ public final class SharedClientStorage: ClientStorage {
     let database: DatabaseQueue
     /// What only looks: no writer holds it up, and it sees by their version what others and this process wrote.
     private let reader: DatabaseQueue
-    private let token: SendID
+    private let token = {
+        var random = SystemRandomNumberGenerator()
+        return SendID.random(using: &random)
+    }()
     private let lockPath: String
     let held = Mutex<Ownership?>(nil)
     private let contention = Mutex<Contention?>(nil)
@@ -128,8 +131,6 @@ public final class SharedClientStorage: ClientStorage {
         self.takeOverAfter = takeOverAfter
         self.pollInterval = pollInterval
         self.holdsLock = holdsLock
-        var random = SystemRandomNumberGenerator()
-        token = SendID.random(using: &random)
         lockPath = path + "-owner"
         do {
             try SQLiteClientStorage.create(path)
@@ -153,8 +154,6 @@ public final class SharedClientStorage: ClientStorage {
     private init(beside first: SharedClientStorage) {
         (takeOverAfter, pollInterval, holdsLock) = (first.takeOverAfter, first.pollInterval, first.holdsLock)
         (database, reader, lockPath) = (first.database, first.reader, first.lockPath)
-        var random = SystemRandomNumberGenerator()
-        token = SendID.random(using: &random)
     }
 
     /// What one client works on: this storage itself, or a seat beside it where another client had it. What that one holds can't be taken

@@ -53,9 +53,8 @@ public struct MessageChecker {
 
     private var published: [UInt64: Origin] = [:]
     private var acknowledged: Set<UInt64> = []
-    private var refused: Set<UInt64> = []
-    /// By which era of their ledgers.
-    private var refusedIn: [UInt64: LedgerEra] = [:]
+    /// By the era of the ledgers that refused them.
+    private var refused: [UInt64: LedgerEra] = [:]
     /// Nobody hears any more what became of them.
     private var forgotten: Set<UInt64> = []
     /// Entered, and gone with a store that was replaced by its backup.
@@ -123,7 +122,7 @@ public struct MessageChecker {
     }
 
     mutating func acknowledged(_ number: UInt64, at position: Position, in channel: ChannelID, truth: Truth) {
-        if refused.contains(number) { violation("message \(number) was acknowledged after it was refused") }
+        if refused[number] != nil { violation("message \(number) was acknowledged after it was refused") }
         acknowledged.insert(number)
         lostByStore.remove(number)
         let entry = truth.log(channel, of: position.epoch)?.entry(at: position.offset)
@@ -132,8 +131,8 @@ public struct MessageChecker {
         }
     }
 
-    /// - Parameter era: that of the ledgers which refused it; nil: the one at the end.
-    mutating func refused(_ number: UInt64, _ code: RefusalCode, in era: LedgerEra? = nil) {
+    /// - Parameter era: that of the ledgers which refused it; by default the first one.
+    mutating func refused(_ number: UInt64, _ code: RefusalCode, in era: LedgerEra = LedgerEra()) {
         // Whatever was answered before, this denies nothing of it.
         if code == .outcomeUnknown {
             forgotten.insert(number)
@@ -143,8 +142,7 @@ public struct MessageChecker {
         if acknowledged.contains(number), !lostByStore.contains(number) {
             violation("message \(number) was refused with \(code.rawValue) after it was acknowledged")
         }
-        refused.insert(number)
-        refusedIn[number] = era
+        refused[number] = era
     }
 
     /// Messages that outboxes still hold, though their apps may have been told that they are entered: the ledgers that know them may be
@@ -168,11 +166,11 @@ public struct MessageChecker {
         underWay.formUnion(kept)
         for (number, origin) in published where origin.app == app {
             if kept.contains(number) {
-                refused.remove(number)
+                refused[number] = nil
                 acknowledged.remove(number)
                 forgotten.remove(number)
                 producers[number] = [producer]
-            } else if !acknowledged.contains(number), !refused.contains(number) {
+            } else if !acknowledged.contains(number), refused[number] == nil {
                 forgotten.insert(number)
             }
         }
@@ -432,13 +430,12 @@ public struct MessageChecker {
             if byOne > 1 { violation("message \(number) was entered \(byOne) times by one outbox") }
             // Who refused it knows nothing of what was entered before a sweep took the ledger, and a store that is restored to a time
             // before that sweep has it again.
-            let era = refusedIn[number] ?? truth.era(of: origin.app.user, origin.app.device, in: origin.channel)
             let isJudgedOnce = !underWay.contains(number)
-            if isJudgedOnce, refused.contains(number), places.count(of: number, by: present, in: era) > 0 {
+            if isJudgedOnce, let era = refused[number], places.count(of: number, by: present, in: era) > 0 {
                 violation("message \(number) was refused and entered")
             }
             let isAnswered =
-                refused.contains(number) || acknowledged.contains(number) || forgotten.contains(number)
+                refused[number] != nil || acknowledged.contains(number) || forgotten.contains(number)
             if !isAnswered, running.contains(origin.app) {
                 violation("message \(number) of \(origin.app.device) in \(origin.channel) never got an answer")
             }

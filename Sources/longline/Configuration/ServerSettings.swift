@@ -53,7 +53,7 @@ enum ServerSettings {
         Trait("webhooks", .file),
         Trait("device-policy", .list(.text)),
         Trait("event-loops", .integer(1...256)),
-        Trait("busy-poll", .integer(0...500), "microseconds"),
+        Trait("busy-poll", .integer(0...ServerCommand.longestBusyPoll), "microseconds"),
         Trait("store.limit", .integer(1...ServerCommand.largestStore), "MiB"),
         Trait("publish.rate", rate, "messages a second", reload: true),
         Trait("publish.burst", anyCount, "messages", reload: true),
