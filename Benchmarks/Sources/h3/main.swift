@@ -10,7 +10,7 @@ if let role = Role.current {
     exit(0)
 }
 
-var options = Options(extra: ["--mebibytes": 1024], rounds: 3)
+var options = Options(extra: ["--mebibytes": 1024], rounds: 7)
 let size = Int(options["--mebibytes"]) << 20
 let seconds = max(options.roundTime.inSeconds, 1)
 
