@@ -176,6 +176,7 @@ int llq_conn_read(llq_conn *conn, const llq_path *path, uint8_t ecn, const uint8
     if (conn->is_server && !llq_alias_enter(conn, &known, &alias, packets, length, now)) return LLQ_OK;
     llq_path_to_ngtcp2(&p, &known);
     llq_conn *previous = llq_enter(conn);
+    if (ecn == NGTCP2_ECN_CE) llq_acks_note_received(conn, false, length);
     int rv = 0;
     bool is_current = !conn->is_server || alias.is_current;
     size_t received = 0;

@@ -117,8 +117,10 @@ static int tell_stop(llq_reader *r, const llq_guard_listener *listener) {
 }
 
 static int note_ack(llq_frame_guard *guard, llq_reader *r, int ecn, const llq_guard_listener *listener) {
-    uint64_t largest;
-    if (llq_read_ack(r, ecn, &largest, listener->acknowledged, listener->context)) return -1;
+    uint64_t largest, gaps;
+    if (llq_read_ack(r, ecn, &largest, &gaps, listener->acknowledged, listener->context)) return -1;
+    // Something may be lost, and is sent again then.
+    if (gaps > 0) guard->is_ordinary = 0;
     if (largest >= guard->acked_to) guard->acked_to = largest + 1;
     return 0;
 }
@@ -131,6 +133,12 @@ static int note_response(llq_frame_guard *guard, llq_reader *r) {
     return 0;
 }
 
+/// Frames that want no answer but the acknowledgement: ACK, the limits of what may be sent, STREAM, DATAGRAM, PADDING.
+static int is_ordinary(uint8_t type) {
+    return type == 0x00 || type == 0x02 || type == 0x03 || (0x10 <= type && type <= 0x13) || llq_is_stream(type) ||
+           type == 0x30 || type == 0x31;
+}
+
 /// A type that is nobody's: ngtcp2 closes the connection with FRAME_ENCODING_ERROR (RFC 9000 section 12.4).
 #define UNKNOWN_FRAME 0x20
 
@@ -141,6 +149,8 @@ size_t llq_guard_inspect(llq_frame_guard *guard, uint8_t *plaintext, size_t leng
     guard->challenge_count = 0;
     guard->response_count = 0;
     guard->is_probing = 1;
+    guard->is_eliciting = 0;
+    guard->is_ordinary = 1;
     while (r.position < r.end) {
         uint8_t *start = r.position;
         // All types that are known have one byte; ngtcp2 looks at no more of them.
@@ -148,6 +158,9 @@ size_t llq_guard_inspect(llq_frame_guard *guard, uint8_t *plaintext, size_t leng
         int rv;
         // PADDING, NEW_CONNECTION_ID, PATH_CHALLENGE, PATH_RESPONSE.
         if (type != 0x00 && type != 0x18 && type != 0x1a && type != 0x1b) guard->is_probing = 0;
+        // PADDING, ACK, CONNECTION_CLOSE (RFC 9002 section 2).
+        if (type != 0x00 && type != 0x02 && type != 0x03 && type != 0x1c && type != 0x1d) guard->is_eliciting = 1;
+        if (!is_ordinary(type)) guard->is_ordinary = 0;
         switch (type) {
         case 0x02:
         case 0x03: rv = note_ack(guard, &r, type == 0x03, listener); break;

@@ -44,15 +44,15 @@ static int skip_prefixed(llq_reader *r) {
     return llq_read_varint(r, &length) ? -1 : llq_skip(r, length);
 }
 
-int llq_read_ack(llq_reader *r, int ecn, uint64_t *largest, llq_ack_range *range, void *context) {
-    uint64_t ranges, gap, length;
+int llq_read_ack(llq_reader *r, int ecn, uint64_t *largest, uint64_t *gaps, llq_ack_range *range, void *context) {
+    uint64_t gap, length;
     // Largest acknowledged, delay, range count, first range.
-    if (llq_read_varint(r, largest) || llq_skip_varints(r, 1) || llq_read_varint(r, &ranges) ||
+    if (llq_read_varint(r, largest) || llq_skip_varints(r, 1) || llq_read_varint(r, gaps) ||
         llq_read_varint(r, &length) || length > *largest)
         return -1;
     uint64_t first = *largest - length;
     if (range) range(context, first, *largest);
-    for (uint64_t i = 0; i < ranges; i++) {
+    for (uint64_t i = 0; i < *gaps; i++) {
         if (llq_read_varint(r, &gap) || llq_read_varint(r, &length) || gap + 2 + length > first) return -1;
         uint64_t last = first - gap - 2;
         first = last - length;
@@ -72,14 +72,14 @@ int llq_read_stream(llq_reader *r, uint64_t type, uint64_t *stream_id, uint64_t 
 }
 
 int llq_skip_frame(llq_reader *r, uint64_t type) {
-    uint64_t ignored;
+    uint64_t ignored, others;
     switch (type) {
     case 0x00: skip_padding(r); return 0;
     case 0x01: // PING
     case 0x1e: // HANDSHAKE_DONE
         return 0;
     case 0x02:
-    case 0x03: return llq_read_ack(r, type == 0x03, &ignored, NULL, NULL);
+    case 0x03: return llq_read_ack(r, type == 0x03, &ignored, &others, NULL, NULL);
     case 0x04: return llq_skip_varints(r, 3); // RESET_STREAM
     case 0x06: return llq_skip_varints(r, 1) || skip_prefixed(r) ? -1 : 0; // CRYPTO
     case 0x07: return skip_prefixed(r); // NEW_TOKEN
@@ -104,6 +104,6 @@ int llq_skip_frame(llq_reader *r, uint64_t type) {
         r->position = r->end;
         return 0;
     case 0x31: return skip_prefixed(r);
-    default: return llq_is_stream(type) ? llq_read_stream(r, type, &ignored, &ignored) : -1;
+    default: return llq_is_stream(type) ? llq_read_stream(r, type, &ignored, &others) : -1;
     }
 }

@@ -123,6 +123,12 @@ typedef struct llq_size_watch {
     uint64_t retry; // nanoseconds from one to the next
 } llq_size_watch;
 
+/// What came and is not acknowledged: see ack_delay.c.
+typedef struct llq_unacknowledged {
+    size_t weight; // of ack-eliciting packets
+    bool is_urgent;
+} llq_unacknowledged;
+
 /// A CONNECTION_CLOSE without its reason, made beside one that has one: see brief_close.c.
 typedef struct llq_brief_close {
     const llq_close *close;
@@ -176,6 +182,8 @@ struct llq_conn {
     llq_loss_timer timer;
     llq_path_limit limit; // server
     llq_size_watch size;
+    size_t ack_threshold;
+    llq_unacknowledged unacknowledged;
     uint64_t next_packet; // of 0-RTT and 1-RTT packets
     uint64_t next_received; // one more than the largest number of the peer's
     uint64_t packets_authenticated;
@@ -251,6 +259,10 @@ size_t llq_limit_room(llq_conn *conn, size_t capacity);
 void llq_limit_note_sent(llq_conn *conn, const ngtcp2_path *path, ngtcp2_ssize length);
 
 /// ngtcp2 wrote a packet, or nothing.
+void llq_acks_note_sent(llq_conn *conn, ngtcp2_ssize length);
+/// An authentic packet came. One that isn't ordinary is answered at once: of the handshake, not the one that follows the last, marked
+/// by a full router, or with frames that want more than an acknowledgement.
+void llq_acks_note_received(llq_conn *conn, bool is_ordinary, size_t length);
 void llq_size_note_sent(llq_conn *conn, const ngtcp2_path *path, ngtcp2_ssize length, uint64_t now);
 /// Whether it matters which packets the peer acknowledges; and that it does these.
 bool llq_size_is_watched(const llq_conn *conn);

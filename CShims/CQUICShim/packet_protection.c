@@ -133,12 +133,18 @@ static void inspect(llq_conn *conn, uint8_t *plaintext, size_t length, const uin
     // Anyone can make the keys of Initial packets: they prove nothing.
     if (kind != INITIAL) conn->packets_authenticated++;
     // Other packets can't carry the frames the guard looks for.
-    if (kind != ONE_RTT && kind != ZERO_RTT) return;
+    if (kind != ONE_RTT && kind != ZERO_RTT) {
+        llq_acks_note_received(conn, false, length);
+        return;
+    }
+    uint64_t expected = conn->next_received;
     bool newest = is_newest(conn, aad, aadlen);
     bool tells_acknowledged = kind == ONE_RTT && (conn->tells_acknowledged || llq_size_is_watched(conn));
     const llq_guard_listener listener = {emit_stop, tells_acknowledged ? note_acknowledged : NULL, conn};
     size_t contained = llq_guard_inspect(&conn->guard, plaintext, length, llq_contains_frames(), &listener);
     while (contained-- > 0) llq_emit_simple(conn, LLQ_EVENT_CONTAINED_FRAME);
+    bool follows = newest && conn->next_received == expected + 1;
+    llq_acks_note_received(conn, kind == ONE_RTT && follows && conn->guard.is_ordinary, length);
     if (kind == ONE_RTT && newest && !conn->guard.is_probing) conn->aliases.is_followed = true;
     llq_timer_expect(conn, conn->guard.challenge_count);
     for (size_t i = 0; i < conn->guard.response_count; i++) llq_limit_note_response(conn, conn->guard.responses[i]);

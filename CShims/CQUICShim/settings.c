@@ -13,7 +13,8 @@ void llq_fill_settings(ngtcp2_settings *settings, const llq_settings *source, ll
     settings->max_tx_udp_payload_size = source->max_udp_payload;
     settings->no_pmtud = !source->discover_mtu;
     settings->rand_ctx.native_handle = conn;
-    if (source->ack_threshold) settings->ack_thresh = source->ack_threshold;
+    settings->ack_thresh = 1;
+    conn->ack_threshold = source->ack_threshold;
     settings->original_version = source->original_version;
     settings->preferred_versions = (uint32_t *)(uintptr_t)source->versions;
     settings->preferred_versionslen = source->version_count;

@@ -9,6 +9,7 @@ static size_t room(llq_conn *conn, size_t capacity) { return llq_size_room(conn,
 
 static void note_sent(llq_conn *conn, const ngtcp2_path *path, ngtcp2_ssize length, uint64_t now) {
     llq_limit_note_sent(conn, path, length);
+    llq_acks_note_sent(conn, length);
     llq_size_note_sent(conn, path, length, now);
 }
 

@@ -15,6 +15,8 @@ extension QUICEngineConnection {
         // Streams refused as 0-RTT must get their numbers back first.
         guard streamsToReopen.isEmpty, llq_conn_open_stream(shim, bidirectional ? 1 : 0, &id) == 0 else {
             if bidirectional { owesStreamCredit.bidirectional = true } else { owesStreamCredit.unidirectional = true }
+            // The peer may wait for the acknowledgements that end others.
+            endpoint.schedule(self)
             return nil
         }
         let stream = EngineStream(id: QUICStreamID(rawValue: UInt64(id)), isLocal: true)
@@ -156,7 +158,8 @@ extension QUICEngineConnection {
             } else {
                 if !state.isClosed { llq_conn_extend_stream(shim, Int64(stream.rawValue), UInt64(count)) }
                 llq_conn_extend_connection(shim, UInt64(count))
-                endpoint.schedule(self)
+                // The peer has half of its window left when this tells it of more.
+                endpoint.schedule(self, quietly: true)
             }
         }
         forgetIfDone(state)

@@ -18,6 +18,9 @@ extension QUICEngineConnection {
     func produce(into buffer: UnsafeMutableRawBufferPointer, now: QUICInstant) -> (run: QUICTransmit?, more: Bool) {
         guard let shim else { return (nil, false) }
         advance(to: now)
+        guard !waitsForCompany(shim) else { return (nil, false) }
+        acknowledgesBy = nil
+        defer { writesAtOnce = false }
         if let held = heldPacket, held.bytes.count <= buffer.count {
             heldPacket = nil
             buffer.copyBytes(from: held.bytes)
@@ -44,6 +47,20 @@ extension QUICEngineConnection {
         guard pendingClose != nil, self.shim != nil else { return (run, more) }
         if run != nil { return (run, true) }
         return lingers ? (nil, false) : (finishClose(into: buffer), false)
+    }
+
+    /// Notes until when what came may wait to be acknowledged. What ngtcp2 can't tell of, as that a packet is lost, may wait as long.
+    func noteUnacknowledged(_ shim: OpaquePointer) {
+        guard acknowledgesBy == nil, llq_conn_acks_wait(shim) != 0 else { return }
+        let delay = min(settings.maxAckDelay.nanoseconds, llq_conn_ack_delay(shim))
+        acknowledgesBy = now.advanced(byNanoseconds: delay)
+    }
+
+    /// Whether there is nothing to write but acknowledgements, and these may still go along with something.
+    private func waitsForCompany(_ shim: OpaquePointer) -> Bool {
+        guard let acknowledgesBy, now < acknowledgesBy, !writesAtOnce else { return false }
+        return sendQueue.isEmpty && datagramsToSend.isEmpty && heldPacket == nil && pendingClose == nil
+            && llq_conn_acks_wait(shim) != 0
     }
 
     /// ngtcp2 paces the next packet from here on, and wants to be woken for it. Where nothing waits to be sent, nobody is:

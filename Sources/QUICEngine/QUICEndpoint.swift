@@ -347,8 +347,10 @@ public final class QUICEndpoint: CustomReflectable {
         events.append(nil, of: connection)
     }
 
-    func schedule(_ connection: QUICEngineConnection) {
+    /// - Parameter quietly: there may be nothing to write but acknowledgements, which may wait for company.
+    func schedule(_ connection: QUICEngineConnection, quietly: Bool = false) {
         guard connection.shim != nil else { return }
+        if !quietly { connection.writesAtOnce = true }
         guard !connection.isScheduled else {
             // Its timers go on; those of the others are set when they have their turn.
             if connection.isHeld { deadlines.set(connection.currentDeadline(), for: connection) }

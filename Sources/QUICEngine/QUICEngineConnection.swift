@@ -128,6 +128,10 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
     /// A packet that didn't fit the GSO run it was made for; it goes first next time.
     @exclusivity(unchecked) var heldPacket: (bytes: [UInt8], path: QUICPath, ecn: ECNCodepoint)?
     @exclusivity(unchecked) var isScheduled = false
+    /// Whether it was scheduled for more than to acknowledge what came.
+    @exclusivity(unchecked) var writesAtOnce = true
+    /// Until when what came waits for its acknowledgement; nil: nothing does.
+    @exclusivity(unchecked) var acknowledgesBy: QUICInstant?
     /// Its turn came while its socket took nothing, and comes again when it does.
     @exclusivity(unchecked) var isHeld = false
     /// ngtcp2's next instant as it was after the last write; nil: something happened since.
@@ -354,7 +358,8 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
         processNotes()
         if result != 0 { fail(result) }
         if handshake != nil { updateKeyIfDue() }
-        afterInput()
+        noteUnacknowledged(shim)
+        afterInput(quietly: true)
         return result
     }
 
@@ -378,7 +383,8 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
     }
 
     /// After anything that may have changed what is to be sent or when to wake up.
-    func afterInput() {
+    /// - Parameter quietly: what is to be sent now may wait for more.
+    func afterInput(quietly: Bool = false) {
         if peerStreamRecords > endpoint.maxPeerStreamRecords { endForStreamRecords() }
         if givenIDs > endpoint.maxGivenIDs, hasUsedUpIDs { endForGivenIDs() }
         if let shim, countReadMemory(shim) { endpoint.boundReadMemory(of: handshakeAddressKey, now: now) }
@@ -387,7 +393,7 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
         noticePath(shim)
         reportDatagramSize()
         expiry = nil
-        endpoint.schedule(self)
+        endpoint.schedule(self, quietly: quietly)
     }
 
     /// When it wants to be woken. ngtcp2 may still name an instant that was handled, until it has sent what that asked for;
@@ -398,7 +404,8 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
         let unsent = datagramsToSend.earliestDeadline?.nanoseconds ?? UInt64.max
         let sent = datagramLossDeadline(shim)?.nanoseconds ?? UInt64.max
         let closes = lingersUntil?.nanoseconds ?? UInt64.max
-        let expiry = min(self.expiry ?? llq_conn_expiry(shim), unsent, sent, closes)
+        let held = acknowledgesBy?.nanoseconds ?? 0
+        let expiry = min(max(self.expiry ?? llq_conn_expiry(shim), held), unsent, sent, closes)
         guard expiry != UInt64.max else { return nil }
         if let handled = expiryHandled, expiry <= handled.nanoseconds {
             return handled.advanced(byNanoseconds: 1_000_000)

@@ -128,6 +128,8 @@ public final class QUICLoopConnection {
             client?.journal?.opened(stream)
         } else {
             client?.journal?.notOpened(bidirectional: bidirectional)
+            // Others end when what waits to be acknowledged is.
+            driver.needsTick()
         }
         return stream
     }

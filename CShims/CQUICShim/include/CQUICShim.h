@@ -255,6 +255,11 @@ void llq_conn_elicit(llq_conn *conn);
 /// Whether something that the peer must acknowledge was asked for, by that or to set the loss timer, and is not written yet.
 int llq_conn_owes_packet(const llq_conn *conn);
 
+/// Whether what came is to be acknowledged, but not at once: with what is written next, or when that would be too late.
+int llq_conn_acks_wait(const llq_conn *conn);
+/// How long an acknowledgement may wait for something to go with: an eighth of a round trip, but a millisecond at least.
+uint64_t llq_conn_ack_delay(llq_conn *conn);
+
 uint64_t llq_conn_expiry(llq_conn *conn);
 int llq_conn_handle_expiry(llq_conn *conn, uint64_t now);
 void llq_conn_update_tx_time(llq_conn *conn, uint64_t now);

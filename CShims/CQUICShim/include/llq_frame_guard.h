@@ -25,6 +25,10 @@ typedef struct llq_frame_guard {
     size_t challenge_count;
     /// Whether that packet has probing frames only (RFC 9000 section 9.1).
     int is_probing;
+    /// Whether that packet is to be acknowledged.
+    int is_eliciting;
+    /// Whether it wants no other answer, and tells of no loss.
+    int is_ordinary;
     /// PATH_RESPONSE frames of that packet.
     size_t response_count;
     uint8_t responses[LLQ_GUARD_RESPONSES][LLQ_GUARD_RESPONSE_LENGTH];
