@@ -5,7 +5,8 @@
 
 #include "internal.h"
 
-// A packet of the least size that every path takes counts four times. Two of those don't wait (RFC 9000 section 13.2.2), small ones may.
+// A packet of the least size that every path takes counts four times. RFC 9000 section 13.2.2 advises not to wait behind two packets
+// of any size; TCP's rule, of two full-sized ones, is what congestion controllers need.
 #define BYTES_EACH 256
 #define LEAST_DELAY (5 * NGTCP2_MILLISECONDS)
 

@@ -117,11 +117,11 @@ static int tell_stop(llq_reader *r, const llq_guard_listener *listener) {
 }
 
 static int note_ack(llq_frame_guard *guard, llq_reader *r, int ecn, const llq_guard_listener *listener) {
-    uint64_t largest, gaps;
-    if (llq_read_ack(r, ecn, &largest, &gaps, listener->acknowledged, listener->context)) return -1;
-    // Something may be lost, and is sent again then.
-    if (gaps > 0) guard->is_ordinary = 0;
-    if (largest >= guard->acked_to) guard->acked_to = largest + 1;
+    llq_ack ack;
+    if (llq_read_ack(r, ecn, &ack, listener->acknowledged, listener->context)) return -1;
+    // A packet is left out, perhaps behind those that the peer no longer tells of: it may be lost, and what it had is sent again.
+    if (ack.gaps > 0 || ack.smallest > guard->acked_to) guard->is_ordinary = 0;
+    if (ack.largest >= guard->acked_to) guard->acked_to = ack.largest + 1;
     return 0;
 }
 

@@ -44,20 +44,21 @@ static int skip_prefixed(llq_reader *r) {
     return llq_read_varint(r, &length) ? -1 : llq_skip(r, length);
 }
 
-int llq_read_ack(llq_reader *r, int ecn, uint64_t *largest, uint64_t *gaps, llq_ack_range *range, void *context) {
+int llq_read_ack(llq_reader *r, int ecn, llq_ack *ack, llq_ack_range *range, void *context) {
     uint64_t gap, length;
     // Largest acknowledged, delay, range count, first range.
-    if (llq_read_varint(r, largest) || llq_skip_varints(r, 1) || llq_read_varint(r, gaps) ||
-        llq_read_varint(r, &length) || length > *largest)
+    if (llq_read_varint(r, &ack->largest) || llq_skip_varints(r, 1) || llq_read_varint(r, &ack->gaps) ||
+        llq_read_varint(r, &length) || length > ack->largest)
         return -1;
-    uint64_t first = *largest - length;
-    if (range) range(context, first, *largest);
-    for (uint64_t i = 0; i < *gaps; i++) {
+    uint64_t first = ack->largest - length;
+    if (range) range(context, first, ack->largest);
+    for (uint64_t i = 0; i < ack->gaps; i++) {
         if (llq_read_varint(r, &gap) || llq_read_varint(r, &length) || gap + 2 + length > first) return -1;
         uint64_t last = first - gap - 2;
         first = last - length;
         if (range && i < LLQ_ACK_RANGES) range(context, first, last);
     }
+    ack->smallest = first;
     return ecn ? llq_skip_varints(r, 3) : 0;
 }
 
@@ -73,13 +74,14 @@ int llq_read_stream(llq_reader *r, uint64_t type, uint64_t *stream_id, uint64_t 
 
 int llq_skip_frame(llq_reader *r, uint64_t type) {
     uint64_t ignored, others;
+    llq_ack ack;
     switch (type) {
     case 0x00: skip_padding(r); return 0;
     case 0x01: // PING
     case 0x1e: // HANDSHAKE_DONE
         return 0;
     case 0x02:
-    case 0x03: return llq_read_ack(r, type == 0x03, &ignored, &others, NULL, NULL);
+    case 0x03: return llq_read_ack(r, type == 0x03, &ack, NULL, NULL);
     case 0x04: return llq_skip_varints(r, 3); // RESET_STREAM
     case 0x06: return llq_skip_varints(r, 1) || skip_prefixed(r) ? -1 : 0; // CRYPTO
     case 0x07: return skip_prefixed(r); // NEW_TOKEN

@@ -15,7 +15,7 @@ extension QUICEngineConnection {
         // Streams refused as 0-RTT must get their numbers back first.
         guard streamsToReopen.isEmpty, llq_conn_open_stream(shim, bidirectional ? 1 : 0, &id) == 0 else {
             if bidirectional { owesStreamCredit.bidirectional = true } else { owesStreamCredit.unidirectional = true }
-            // The peer may wait for the acknowledgements that end others.
+            // What waits to be acknowledged may be what others need to end.
             endpoint.schedule(self)
             return nil
         }
@@ -158,8 +158,9 @@ extension QUICEngineConnection {
             } else {
                 if !state.isClosed { llq_conn_extend_stream(shim, Int64(stream.rawValue), UInt64(count)) }
                 llq_conn_extend_connection(shim, UInt64(count))
-                // The peer has half of its window left when this tells it of more.
-                endpoint.schedule(self, quietly: true)
+                // Who takes what came at once leaves the peer room until something is written anyway.
+                takenSinceWrite += UInt64(count)
+                endpoint.schedule(self, quietly: takenSinceWrite < settings.streamWindow / 4)
             }
         }
         forgetIfDone(state)

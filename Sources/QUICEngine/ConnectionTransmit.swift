@@ -12,6 +12,8 @@ extension QUICEngineConnection {
     private static let maxSegments = 64
     private static let maxRunLength = 65_000
     private static let maxVectors = 16
+    /// How late owners' timers may be: a millisecond, as RFC 9002 section 6.1.2 has it.
+    private static let timerGrain: UInt64 = 1_000_000
 
     /// Writes one GSO run.
     /// - Returns: the run, or nil; and whether another may follow at once.
@@ -20,6 +22,7 @@ extension QUICEngineConnection {
         advance(to: now)
         guard !waitsForCompany(shim) else { return (nil, false) }
         acknowledgesBy = nil
+        takenSinceWrite = 0
         defer { writesAtOnce = false }
         if let held = heldPacket, held.bytes.count <= buffer.count {
             heldPacket = nil
@@ -49,18 +52,23 @@ extension QUICEngineConnection {
         return lingers ? (nil, false) : (finishClose(into: buffer), false)
     }
 
-    /// Notes until when what came may wait to be acknowledged. What ngtcp2 can't tell of, as that a packet is lost, may wait as long.
-    func noteUnacknowledged(_ shim: OpaquePointer) {
-        guard acknowledgesBy == nil, llq_conn_acks_wait(shim) != 0 else { return }
-        let delay = min(settings.maxAckDelay.nanoseconds, llq_conn_ack_delay(shim))
-        acknowledgesBy = now.advanced(byNanoseconds: delay)
+    /// Notes until when what came may wait to be acknowledged. ngtcp2 names one instant for all of its timers, and that of its own
+    /// acknowledgement would be the first: while that waits the others are as they were before.
+    /// - Parameter others: when the first of them is due.
+    func noteUnacknowledged(others: UInt64) {
+        guard let shim, acknowledgesBy == nil, llq_conn_acks_wait(shim) != 0 else { return }
+        // A timer may be late by its grain.
+        let longest = settings.maxAckDelay.nanoseconds
+        let delay = min(longest - min(longest, Self.timerGrain), llq_conn_ack_delay(shim))
+        acknowledgesBy = min(now.advanced(byNanoseconds: delay), QUICInstant(nanoseconds: others))
     }
 
     /// Whether there is nothing to write but acknowledgements, and these may still go along with something.
     private func waitsForCompany(_ shim: OpaquePointer) -> Bool {
         guard let acknowledgesBy, now < acknowledgesBy, !writesAtOnce else { return false }
+        // What waits for streams waits for others to end, for which the peer may need what is acknowledged.
         return sendQueue.isEmpty && datagramsToSend.isEmpty && heldPacket == nil && pendingClose == nil
-            && llq_conn_acks_wait(shim) != 0
+            && !owesStreamCredit.bidirectional && !owesStreamCredit.unidirectional && llq_conn_acks_wait(shim) != 0
     }
 
     /// ngtcp2 paces the next packet from here on, and wants to be woken for it. Where nothing waits to be sent, nobody is:

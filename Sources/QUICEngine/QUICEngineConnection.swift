@@ -130,8 +130,10 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
     @exclusivity(unchecked) var isScheduled = false
     /// Whether it was scheduled for more than to acknowledge what came.
     @exclusivity(unchecked) var writesAtOnce = true
-    /// Until when what came waits for its acknowledgement; nil: nothing does.
+    /// Until when what came waits for its acknowledgement, and no longer than for ngtcp2's other timers; nil: nothing does.
     @exclusivity(unchecked) var acknowledgesBy: QUICInstant?
+    /// Bytes taken of streams since packets were written last: the peer may be waiting for room.
+    @exclusivity(unchecked) var takenSinceWrite: UInt64 = 0
     /// Its turn came while its socket took nothing, and comes again when it does.
     @exclusivity(unchecked) var isHeld = false
     /// ngtcp2's next instant as it was after the last write; nil: something happened since.
@@ -351,6 +353,9 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
         datagramsReceived += UInt64(count)
         var from = path.shim
         if handshake == nil, isServer { endpoint.server?.antiReplay?.host = path.remote.hostKey }
+        // From elsewhere comes what moves the connection: the new path is to be validated.
+        let isElsewhere = path != lastPath
+        let timers = acknowledgesBy == nil ? expiry ?? llq_conn_expiry(shim) : 0
         let result = llq_conn_read(
             shim, &from, ecn.rawValue, base.assumingMemoryBound(to: UInt8.self), datagrams.count, segmentSize,
             allowedReadMemory, self.now.nanoseconds)
@@ -358,8 +363,8 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
         processNotes()
         if result != 0 { fail(result) }
         if handshake != nil { updateKeyIfDue() }
-        noteUnacknowledged(shim)
-        afterInput(quietly: true)
+        noteUnacknowledged(others: timers)
+        afterInput(quietly: !isElsewhere)
         return result
     }
 
@@ -404,8 +409,8 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
         let unsent = datagramsToSend.earliestDeadline?.nanoseconds ?? UInt64.max
         let sent = datagramLossDeadline(shim)?.nanoseconds ?? UInt64.max
         let closes = lingersUntil?.nanoseconds ?? UInt64.max
-        let held = acknowledgesBy?.nanoseconds ?? 0
-        let expiry = min(max(self.expiry ?? llq_conn_expiry(shim), held), unsent, sent, closes)
+        let timers = acknowledgesBy?.nanoseconds ?? self.expiry ?? llq_conn_expiry(shim)
+        let expiry = min(timers, unsent, sent, closes)
         guard expiry != UInt64.max else { return nil }
         if let handled = expiryHandled, expiry <= handled.nanoseconds {
             return handled.advanced(byNanoseconds: 1_000_000)

@@ -77,10 +77,10 @@ public struct TransportSettings: Sendable {
     /// How long an acknowledgement may be held back: 25 ms, below 16,384 ms (RFC 9000 section 13.2.1).
     public var maxAckDelay = QUICDuration.milliseconds(25)
     /// Packets received after which an acknowledgement is sent at once, even if `maxAckDelay` allows to wait: 8, and from 1 to
-    /// 1,024. A packet counts once for each 256 bytes of it, so that 8 are the two full-sized ones that RFC 9000 section 13.2.2 advises.
-    /// More saves packets and blurs what the peer's congestion controller sees. Fewer than that wait for something to go with, for
-    /// an eighth of a round trip, though 5 ms at least, and `maxAckDelay` at most. ngtcp2 has no ACK_FREQUENCY frame, so the
-    /// peer can't be asked to do the same.
+    /// 1,024. A packet counts once for each 256 bytes of it, and once at least: 8 are two full-sized ones, as RFC 9000
+    /// section 13.2.2 advises, or eight small ones, where it advises two. More saves packets and blurs what the peer's congestion
+    /// controller sees. Fewer than that wait for something to go with, for an eighth of a round trip, though 5 ms at least,
+    /// and `maxAckDelay` at most. ngtcp2 has no ACK_FREQUENCY frame, so the peer can't be asked to do the same.
     public var ackThreshold = 8
     /// Packets sent under one key at most; the key is updated then (RFC 9001 section 6), and again a while later where
     /// the peer wasn't ready for it. At least 16; the default, 2^22, lies below what any cipher suite allows; ngtcp2 updates at the limit

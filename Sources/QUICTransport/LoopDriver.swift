@@ -473,8 +473,7 @@ final class LoopDriver {
 
     /// One timer for all connections. A timer that is early anyway is left alone: it looks again when it fires.
     ///
-    /// It is no finer than a millisecond, RFC 9002's granularity. On a short path ngtcp2 wants to acknowledge a packet some
-    /// microseconds after it came: mostly the answer leaves just then, and takes the acknowledgement along.
+    /// It is no finer than a millisecond, RFC 9002's granularity.
     private func armTimer() {
         guard let next = engine.nextDeadline else { return }
         guard NIODeadline.uptimeNanoseconds(next.nanoseconds) < timerDeadline else { return }

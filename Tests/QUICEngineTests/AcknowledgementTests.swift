@@ -50,7 +50,10 @@ import Testing
         let (client, _) = try world.connected()
         world.simulation.run(for: .seconds(5))
         let start = world.network.now
-        for number in 1...count { #expect(try client.offer(pattern(size), id: number)) }
+        for number in 1...count {
+            #expect(try client.offer(pattern(size), id: number))
+            world.simulation.run(for: .microseconds(1))
+        }
         #expect(world.simulation.run(for: .seconds(2)) { world.clientSide.datagramsAcknowledged.count == count })
         return Double(world.network.now.nanoseconds - start.nanoseconds) / 1e6
     }
@@ -67,6 +70,8 @@ import Testing
     func twoFullSizedPacketsAreAcknowledgedAtOnce() throws {
         #expect(try acknowledgementTime(delay: .milliseconds(1), size: 1_100, count: 2) < 3)
         #expect(try acknowledgementTime(delay: .milliseconds(1), size: 1_100, count: 1) > 6)
+        #expect(try acknowledgementTime(delay: .milliseconds(1), count: 8) < 3)
+        #expect(try acknowledgementTime(delay: .milliseconds(1), count: 7) > 6)
     }
 
     @Test("a packet behind a lost one is acknowledged at once") func aPacketBehindALostOneIsAcknowledgedAtOnce() throws
@@ -87,6 +92,49 @@ import Testing
         #expect(world.clientSide.datagramsAcknowledged == [2])
     }
 
+    @Test("a client that appears elsewhere is answered at once: its new address is validated")
+    func aClientThatAppearsElsewhereIsAnsweredAtOnce() throws {
+        var conditions = NetworkConditions()
+        conditions.delay = .milliseconds(1)
+        let world = try EngineWorld(conditions: conditions)
+        let (client, _) = try world.connected()
+        world.simulation.run(for: .seconds(5))
+        world.network.setNAT(EngineWorld.clientAddress, appearsAs: EngineWorld.otherClientAddress)
+        let start = world.network.now
+        #expect(try client.offer([1], id: 1))
+        #expect(
+            world.simulation.run(for: .seconds(2)) { world.serverSide.paths.contains { $0.hasPrefix("validated") } })
+        #expect(world.network.now.nanoseconds - start.nanoseconds < 4_000_000)
+    }
+
+    @Test("what was lost is sent again in time, though small packets keep coming")
+    func whatWasLostIsSentAgainInTime() throws {
+        var conditions = NetworkConditions()
+        conditions.delay = .milliseconds(1)
+        /// How long bytes of the server take that are lost once.
+        func time(interval: QUICDuration?) throws -> Double {
+            let world = try EngineWorld(conditions: conditions)
+            let (client, server) = try world.connected()
+            let stream = try client.open()
+            try client.send([1], on: stream)
+            world.simulation.run(for: .seconds(5))
+            world.network.filter = { _, path in path.remote != EngineWorld.clientAddress }
+            let start = world.network.now
+            try server.send([2], on: stream)
+            world.simulation.run(for: .microseconds(10))
+            world.network.filter = nil
+            for number in 1...1000 as ClosedRange<UInt64> where world.clientSide.received[stream] == nil {
+                if interval != nil { #expect(try client.offer([1], id: number)) }
+                world.simulation.run(for: interval ?? .microseconds(100)) { world.clientSide.received[stream] != nil }
+            }
+            #expect(world.clientSide.received[stream] == [2])
+            return Double(world.network.now.nanoseconds - start.nanoseconds) / 1e6
+        }
+        let alone = try time(interval: nil)
+        #expect(try time(interval: .microseconds(300)) < alone + 2)
+        #expect(try time(interval: .milliseconds(2)) < alone + 2)
+    }
+
     @Test("who waits for streams is not kept waiting by its own acknowledgements")
     func whoWaitsForStreamsIsNotKeptWaiting() throws {
         var conditions = NetworkConditions()
@@ -100,12 +148,15 @@ import Testing
         let start = world.network.now
         for _ in 0..<20 {
             var stream = try client.openStream(bidirectional: true)
-            while stream == nil {
-                world.simulation.run(for: .microseconds(100))
+            if stream == nil {
+                let before = world.clientSide.streamsAvailable
+                #expect(world.simulation.run(for: .seconds(1)) { world.clientSide.streamsAvailable > before })
                 stream = try client.openStream(bidirectional: true)
             }
             let opened = try #require(stream)
             try client.send([1], on: opened, finish: true)
+            // It asks for the next one before the answer to this one is there.
+            #expect(try client.openStream(bidirectional: true) == nil)
             #expect(world.simulation.run(for: .seconds(1)) { world.clientSide.finished.contains(opened) })
         }
         // A round trip for the request and one for the credit, each; the first has its credit.
@@ -114,20 +165,24 @@ import Testing
 
     @Test("the guard tells what is to be acknowledged, and what wants more than that")
     func theGuardTellsWhatIsToBeAcknowledged() {
-        func kind(_ frames: [UInt8]) -> (eliciting: Bool, ordinary: Bool) {
+        func kind(_ frames: [UInt8], acknowledged: UInt64 = 0) -> (eliciting: Bool, ordinary: Bool) {
             var guardState = llq_frame_guard()
             llq_guard_init(&guardState)
+            guardState.acked_to = acknowledged
             var frames = frames
             var listener = llq_guard_listener()
             _ = llq_guard_inspect(&guardState, &frames, frames.count, 0, &listener)
             return (guardState.is_eliciting != 0, guardState.is_ordinary != 0)
         }
-        let ack: [UInt8] = [0x02, 9, 0, 0, 3]
+        let ack: [UInt8] = [0x02, 9, 0, 0, 9]
         let gaps: [UInt8] = [0x02, 9, 0, 1, 3, 1, 1]
         let stream: [UInt8] = [0x0a, 0, 2, 7, 7]
         #expect(kind([0, 0, 0]) == (false, true))
         #expect(kind(ack) == (false, true))
         #expect(kind(gaps) == (false, false), "something may be lost")
+        #expect(kind([0x02, 9, 0, 0, 3]) == (false, false), "the same: nobody has told of the packets up to 5")
+        #expect(kind([0x02, 9, 0, 0, 3], acknowledged: 6) == (false, true))
+        #expect(kind([0x02, 9, 0, 0, 3], acknowledged: 5) == (false, false))
         #expect(kind(stream) == (true, true))
         #expect(kind(ack + stream) == (true, true))
         #expect(kind(gaps + stream) == (true, false))

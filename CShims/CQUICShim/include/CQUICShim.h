@@ -257,7 +257,7 @@ int llq_conn_owes_packet(const llq_conn *conn);
 
 /// Whether what came is to be acknowledged, but not at once: with what is written next, or when that would be too late.
 int llq_conn_acks_wait(const llq_conn *conn);
-/// How long an acknowledgement may wait for something to go with: an eighth of a round trip, but a millisecond at least.
+/// How long an acknowledgement may wait for something to go with: an eighth of a round trip, but 5 ms at least.
 uint64_t llq_conn_ack_delay(llq_conn *conn);
 
 uint64_t llq_conn_expiry(llq_conn *conn);
