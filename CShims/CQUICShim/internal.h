@@ -187,6 +187,7 @@ struct llq_conn {
     uint64_t next_packet; // of 0-RTT and 1-RTT packets
     uint64_t next_received; // one more than the largest number of the peer's
     uint64_t packets_authenticated;
+    size_t challenges; // that came and were not taken note of
     uint64_t key_updates;
     uint64_t packets_lost;
     uint8_t exporter[48]; // the exporter master secret

@@ -116,7 +116,11 @@ public struct ClientSession: Sendable {
     // MARK: Outputs
 
     /// The next thing to do, in order; nil when there is nothing.
-    public mutating func nextAction() -> ClientAction? { actions.popFirst() }
+    public mutating func nextAction() -> ClientAction? {
+        let action = actions.popFirst()
+        if action == nil { heartbeat?.allTaken() }
+        return action
+    }
 
     /// What the app confirmed, per channel.
     public var cursors: [ChannelID: Position] { channels.compactMapValues(\.receiver.confirmed) }
@@ -225,12 +229,13 @@ public struct ClientSession: Sendable {
 
     /// A frame arrived.
     public mutating func received(_ frame: Frame, lane: LaneID, now: NIODeadline) {
+        // First: it is no answer to what it leads to.
+        heartbeat?.received(now: now)
         switch phase {
         case .detached, .ended: return
         case .connecting: receivedEarly(frame, lane: lane, now: now)
         case .connected: process(frame, lane: lane, now: now)
         }
-        heartbeat?.received(now: now)
         shareLanes(now: now)
         renewProducerIfResolved(now: now)
     }

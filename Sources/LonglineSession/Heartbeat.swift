@@ -41,6 +41,8 @@ struct Heartbeat {
     /// Between pings, as narrowed by the server's limits.
     private let interval: TimeAmount
     private var isFirst = true
+    /// What is waited for has not left the session: nothing that arrives can be an answer to it.
+    private var isUnsent = false
     /// Where the interval is learned.
     private var test: SilenceTest?
 
@@ -65,11 +67,19 @@ struct Heartbeat {
     mutating func sent(owed: Bool, now: NIODeadline) {
         test?.sent(now: now)
         switch state {
-        case .quiet: state = .waiting(until: now + policy.answerTimeout, owed: owed)
+        case .quiet: wait(owed: owed, now: now)
         case .waiting(let until, false) where owed: state = .waiting(until: until, owed: true)
         case .waiting, .probing, .dead: break
         }
     }
+
+    private mutating func wait(owed: Bool, now: NIODeadline) {
+        state = .waiting(until: now + policy.answerTimeout, owed: owed)
+        isUnsent = true
+    }
+
+    /// The host took everything that was to be sent.
+    mutating func allTaken() { isUnsent = false }
 
     /// An authenticated packet arrived.
     mutating func received(now: NIODeadline) {
@@ -78,6 +88,9 @@ struct Heartbeat {
         case .dead:
             break
         case .quiet where isFirst && test == nil:
+            break
+        case .waiting where isUnsent:
+            // It came with the frame that led to what is waited for.
             break
         case .quiet, .waiting, .probing:
             state = .quiet(beat: now + (isFirst ? half : interval))
@@ -92,7 +105,7 @@ struct Heartbeat {
     mutating func pathChanged(now: NIODeadline) {
         if case .dead = state { return }
         test?.pathChanged(now: now)
-        state = .waiting(until: now + policy.answerTimeout, owed: true)
+        wait(owed: true, now: now)
     }
 
     /// What was learned belongs to another network.
@@ -110,7 +123,7 @@ struct Heartbeat {
     mutating func asked(_ silence: TimeAmount, nonce: UInt64, address: String, now: NIODeadline) {
         test?.sent(now: now)
         test?.ask(silence, nonce: nonce, address: address, now: now)
-        if canProbe, case .quiet = state { state = .waiting(until: now + policy.answerTimeout, owed: true) }
+        if canProbe, case .quiet = state { wait(owed: true, now: now) }
     }
 
     /// A `PONG` arrived, which also counts as received.

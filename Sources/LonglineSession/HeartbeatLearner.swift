@@ -53,8 +53,8 @@ public struct HeartbeatSearch: Hashable, Sendable {
 /// longest that lived and the shortest that died. A value; it knows no clock.
 public struct HeartbeatLearner: Hashable, Sendable {
     private enum Phase: Hashable {
-        /// `doubted`: the interval died once, and something else may have been the reason.
-        case searching(doubted: Bool)
+        /// `doubted`: the silence that died last, once, and something else may have been the reason.
+        case searching(doubted: TimeAmount?)
         case steady(beats: Int)
         case retrying(TimeAmount)
     }
@@ -64,7 +64,7 @@ public struct HeartbeatLearner: Hashable, Sendable {
     /// What the app is to its user: see ``HeartbeatSearch/lowPowerShare``.
     public var mode = SessionMode.foreground
     private let search: HeartbeatSearch
-    private var phase = Phase.searching(doubted: false)
+    private var phase = Phase.searching(doubted: nil)
     private var minimum = TimeAmount.milliseconds(1)
     private var maximum: TimeAmount
 
@@ -98,9 +98,10 @@ public struct HeartbeatLearner: Hashable, Sendable {
         return knowledge.lived.map { bounded($0.scaled(by: share)) } ?? candidate
     }
 
-    /// The next silence to ask for. On a network that is known it is drawn a little below ``interval``, never above.
-    /// - Parameter isFirst: the first on a link: drawn between half and all of it, so that clients that came back together
-    ///   don't beat together.
+    /// The next silence to ask for. On a network that is known it is drawn a little below ``interval``, never above; before,
+    /// and when a longer one is tried, it is the one to try.
+    /// - Parameter isFirst: the first on a link: where it is drawn, then between half and all of it, so that clients that came
+    ///   back together don't beat together.
     public func next(isFirst: Bool, random: inout some RandomNumberGenerator) -> TimeAmount {
         next(isFirst: isFirst, draw: Double.random(in: 0...1, using: &random))
     }
@@ -121,17 +122,18 @@ public struct HeartbeatLearner: Hashable, Sendable {
             if let died = knowledge.died, died <= silence { knowledge.died = nil }
         }
         switch phase {
-        case .searching:
-            phase = .searching(doubted: false)
+        case .searching(let doubted):
+            // That a shorter one lives says nothing of the one in doubt.
+            if let doubted, Self.reaches(silence, doubted) { phase = .searching(doubted: nil) }
             settle()
         case .steady(let beats):
             phase = .steady(beats: beats + 1)
             if beats + 1 >= search.beatsUntilRetry, retries, let longer { phase = .retrying(longer) }
         case .retrying(let longer):
             // It was quiet for less than asked: that shows nothing new.
-            guard silence >= longer.scaled(by: 0.95) else { return }
+            guard Self.reaches(silence, bounded(longer)) else { return }
             knowledge.died = nil
-            phase = .searching(doubted: false)
+            phase = .searching(doubted: nil)
             settle()
         }
     }
@@ -141,20 +143,33 @@ public struct HeartbeatLearner: Hashable, Sendable {
     public mutating func died(_ silence: TimeAmount, confirmed: Bool) {
         switch phase {
         case .searching(let doubted):
-            guard confirmed || doubted else { return phase = .searching(doubted: true) }
-            noteDeath(silence)
-            phase = .searching(doubted: false)
+            if confirmed {
+                noteDeath(silence)
+            } else if let doubted, Self.reaches(silence, doubted) {
+                noteDeath(max(silence, doubted))
+            } else {
+                // A shorter one takes the other's place: if it dies once more, it is the one that counts.
+                return phase = .searching(doubted: silence)
+            }
+            phase = .searching(doubted: nil)
             settle()
         case .steady:
             // Whatever the reason: the safe interval first, and from there up again.
             knowledge.lived = nil
             knowledge.died = confirmed ? silence : nil
-            phase = .searching(doubted: false)
+            phase = .searching(doubted: nil)
             settle()
-        case .retrying:
+        case .retrying(let longer):
+            // It was quiet for less than asked, and something else may have been the reason: that shows nothing.
+            guard confirmed || Self.reaches(silence, bounded(longer)) else { return }
             noteDeath(silence)
-            phase = knowledge.lived == nil ? .searching(doubted: false) : .steady(beats: 0)
+            phase = knowledge.lived == nil ? .searching(doubted: nil) : .steady(beats: 0)
         }
+    }
+
+    /// Whether a silence was as long as another one, or hardly shorter: what came right behind the question cut it.
+    private static func reaches(_ silence: TimeAmount, _ other: TimeAmount) -> Bool {
+        silence >= other.scaled(by: 0.95)
     }
 
     private mutating func noteDeath(_ silence: TimeAmount) {
@@ -195,7 +210,7 @@ public struct HeartbeatLearner: Hashable, Sendable {
         }
         switch (phase, isDone) {
         case (.searching, true): phase = .steady(beats: 0)
-        case (.steady, false): phase = .searching(doubted: false)
+        case (.steady, false): phase = .searching(doubted: nil)
         default: break
         }
     }

@@ -68,6 +68,8 @@ struct SilenceTest {
 
     /// A link counts as quiet after this long; the first question then leaves while the radio is still awake.
     static let restingTime = TimeAmount.seconds(1)
+    /// Behind a change of the path a client of QUIC speaks up twice, to be heard there (`PathFollowUp`): until then it is not quiet.
+    static let settlingTime = TimeAmount.seconds(10)
     /// What arrives within this time belongs together.
     private static let burst = TimeAmount.seconds(1)
     /// A timer that fires so much too late was asleep with its device: what came meanwhile still waits to be read.
@@ -112,11 +114,15 @@ struct SilenceTest {
     /// The link runs on another path now.
     mutating func pathChanged(now: NIODeadline) {
         switch state {
-        case .listening: state = .resting(until: now + Self.restingTime)
+        case .listening: state = .resting(until: now + Self.settlingTime)
         case .asking(var doubt):
             doubt.isRepaired = true
             state = .asking(doubt)
-        case .resting, .answered, .comparing: break
+        case .answered(let doubt, _), .comparing(let doubt, _, _):
+            // From now on another address shows nothing. That only another path answered has been shown, and of that path one
+            // may be told twice.
+            if !doubt.isRepaired { state = .resting(until: now + Self.settlingTime) }
+        case .resting: break
         }
     }
 
@@ -178,8 +184,9 @@ struct SilenceTest {
             guard let silence, now - silence.end < Self.burst else { return .none }
             return .lived(min(question.silence, silence.length))
         case .comparing(let doubt, nonce, _):
-            state = .resting(until: now)
-            return .died(doubt.silence, confirmed: doubt.isRepaired || address != doubt.address)
+            let isElsewhere = doubt.isRepaired || address != doubt.address
+            state = .resting(until: isElsewhere ? now + Self.settlingTime : now)
+            return .died(doubt.silence, confirmed: isElsewhere)
         default:
             return .none
         }

@@ -63,6 +63,12 @@ extension QUICEngineConnection {
         emit(.pathChanged(path))
     }
 
+    /// Client: the server may have asked whether it is where it seems to be.
+    func noteChallenges() {
+        guard !isServer, let shim, llq_conn_take_challenges(shim) > 0 else { return }
+        pathFollowUp.challenged(now: now, probeTimeout: llq_conn_pto(shim))
+    }
+
     /// Whether a datagram from this path may be read.
     func admits(_ path: QUICPath) -> Bool {
         guard path != lastPath, let policy = endpoint.configuration.server?.pathPolicy, isServer,

@@ -132,6 +132,8 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
     @exclusivity(unchecked) var writesAtOnce = true
     /// Until when what came waits for its acknowledgement, and no longer than for ngtcp2's other timers; nil: nothing does.
     @exclusivity(unchecked) var acknowledgesBy: QUICInstant?
+    /// Client: see ``PathFollowUp``.
+    var pathFollowUp = PathFollowUp()
     /// Bytes taken of streams since packets were written last: the peer may be waiting for room.
     @exclusivity(unchecked) var takenSinceWrite: UInt64 = 0
     /// Its turn came while its socket took nothing, and comes again when it does.
@@ -364,6 +366,7 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
         if result != 0 { fail(result) }
         if handshake != nil { updateKeyIfDue() }
         noteUnacknowledged(others: timers)
+        noteChallenges()
         afterInput(quietly: !isElsewhere)
         return result
     }
@@ -381,6 +384,7 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
         expiryHandled = self.now
         if let instant = pacedUntil, instant <= self.now { pacedUntil = nil }
         expireDatagrams()
+        if pathFollowUp.isTime(now: self.now) { llq_conn_elicit(shim) }
         let result = llq_conn_handle_expiry(shim, self.now.nanoseconds)
         processNotes()
         if result != 0 { fail(result) }
@@ -409,8 +413,9 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
         let unsent = datagramsToSend.earliestDeadline?.nanoseconds ?? UInt64.max
         let sent = datagramLossDeadline(shim)?.nanoseconds ?? UInt64.max
         let closes = lingersUntil?.nanoseconds ?? UInt64.max
+        let followUp = pathFollowUp.due?.nanoseconds ?? UInt64.max
         let timers = acknowledgesBy?.nanoseconds ?? self.expiry ?? llq_conn_expiry(shim)
-        let expiry = min(timers, unsent, sent, closes)
+        let expiry = min(timers, unsent, sent, closes, followUp)
         guard expiry != UInt64.max else { return nil }
         if let handled = expiryHandled, expiry <= handled.nanoseconds {
             return handled.advanced(byNanoseconds: 1_000_000)

@@ -112,6 +112,68 @@ struct HeartbeatLearnerTests {
         #expect(learner.knowledge == HeartbeatKnowledge(lived: .seconds(30)))
     }
 
+    @Test("A doubt is about one silence: what a shorter one does neither ends it nor proves it")
+    func doubtOfOneSilence() {
+        func inDoubt() -> HeartbeatLearner {
+            var learner = HeartbeatLearner(knowledge: HeartbeatKnowledge(lived: .seconds(90)))
+            learner.bound(minimum: 5_000, idleTimeout: 600_000)
+            learner.died(.seconds(270), confirmed: false)
+            return learner
+        }
+        let tooLong = HeartbeatKnowledge(lived: .seconds(90), died: .seconds(270))
+        var learner = inDoubt()
+        learner.lived(.seconds(20))
+        // What comes right behind the question cuts the silence a little.
+        learner.died(.milliseconds(269_900), confirmed: false)
+        #expect(learner.knowledge == tooLong)
+
+        learner = inDoubt()
+        learner.died(.seconds(10), confirmed: false)
+        #expect(learner.knowledge == HeartbeatKnowledge(lived: .seconds(90)))
+        learner.died(.seconds(270), confirmed: false)
+        #expect(learner.knowledge == tooLong)
+
+        learner = inDoubt()
+        learner.lived(.milliseconds(269_900))
+        learner.died(.seconds(400), confirmed: false)
+        #expect(learner.knowledge == HeartbeatKnowledge(lived: .milliseconds(269_900)), "as long as the doubted one")
+
+        // Where nothing lives, and something always comes before the silence is over, that is found out, too.
+        learner = inDoubt()
+        var random = SeededRandom(seed: 2)
+        var deaths = 0
+        while learner.knowledge.died == nil, deaths < 1_000 {
+            learner.died(.seconds(Int64.random(in: 1...260, using: &random)), confirmed: false)
+            deaths += 1
+        }
+        #expect(deaths < 20)
+    }
+
+    @Test("While a longer one is tried, a shorter one that dies in doubt shows nothing")
+    func doubtWhileRetrying() {
+        var network = Network(.seconds(30))
+        _ = network.settle()
+        let (known, usual) = (network.learner.knowledge, network.learner.interval)
+        for _ in 0..<100 { network.learner.lived(usual) }
+        let longer = network.learner.next(isFirst: false, random: &network.random)
+        #expect(longer > usual)
+        network.learner.died(.seconds(10), confirmed: false)
+        #expect(network.learner.knowledge == known)
+        let again = network.learner.next(isFirst: false, random: &network.random)
+        #expect(again == longer)
+        network.learner.died(longer, confirmed: false)
+        let beat = network.learner.next(isFirst: false, random: &network.random)
+        #expect(network.learner.interval == usual && beat <= usual)
+
+        // A server that allows less than what is to be tried: what it allows is tried, and counts.
+        var learner = HeartbeatLearner(knowledge: HeartbeatKnowledge(lived: .seconds(200), died: .seconds(210)))
+        learner.bound(minimum: 5_000, idleTimeout: 600_000)
+        for _ in 0..<100 { learner.lived(.seconds(180)) }
+        learner.bound(minimum: 5_000, idleTimeout: 120_000)
+        learner.died(.seconds(80), confirmed: false)
+        #expect(learner.knowledge == HeartbeatKnowledge(died: .seconds(80)))
+    }
+
     @Test("A beat that dies leads back to the start at once", arguments: [true, false])
     func stepsBack(confirmed: Bool) {
         var network = Network(.seconds(120))

@@ -76,9 +76,23 @@ struct SilenceTests {
         #expect(test.doubtedSilence == .milliseconds(59_970))
         test.pathChanged(now: at(70))
         test.received(now: at(70) + .milliseconds(100))
+        // It is told twice, the second time to ask for the address once more.
+        test.pathChanged(now: at(70) + .milliseconds(300))
         #expect(test.due(now: test.deadline, nonce: 4) == .ping)
         #expect(
             test.answered(nonce: 4, address: "a", now: at(71)) == .died(.milliseconds(59_970), confirmed: true))
+    }
+
+    @Test("A move to another path while the address is asked for shows nothing", arguments: [true, false])
+    func moved(isCompared: Bool) {
+        var test = asked()
+        #expect(test.due(now: at(65), nonce: 2) == .ping)
+        test.received(now: at(65) + .milliseconds(100))
+        if isCompared { #expect(test.due(now: test.deadline, nonce: 3) == .ping) }
+        test.pathChanged(now: at(66))
+        test.received(now: at(66) + .milliseconds(100))
+        #expect(test.answered(nonce: 3, address: "b", now: at(66) + .milliseconds(100)) == .none)
+        #expect(test.due(now: test.deadline, nonce: 4) == .ask)
     }
 
     @Test("No second answer leaves it in doubt")
@@ -108,13 +122,13 @@ struct SilenceTests {
 
     @Test("Another path, or another network, drops the question")
     func dropped() {
-        for change in [
-            { (test: inout SilenceTest) in test.pathChanged(now: self.at(30)) },
-            { $0.networkChanged(now: self.at(30)) },
+        for (change, rest) in [
+            ({ (test: inout SilenceTest) in test.pathChanged(now: self.at(30)) }, 10),
+            ({ $0.networkChanged(now: self.at(30)) }, 1),
         ] {
             var test = asked()
             change(&test)
-            #expect(test.deadline == at(31))
+            #expect(test.deadline == at(30 + Int64(rest)))
             test.received(now: at(60))
             #expect(test.answered(nonce: 1, address: "b", now: at(60)) == .none)
         }
@@ -150,6 +164,42 @@ struct SilenceTests {
             session.linkClosed(now: time)
         }
         #expect(session.heartbeatKnowledge == HeartbeatKnowledge(lived: .seconds(30), died: .seconds(90)))
+    }
+
+    @Test("What a received frame leads to is waited for, whatever else came together with that frame")
+    func sentBehindAFrame() throws {
+        var configuration = ClientSessionConfiguration()
+        configuration.heartbeat = .learned()
+        var session = ClientSession(
+            configuration: configuration, producer: Fixture.producer, cursors: [:], cursorVersion: 0)
+        session.networkChanged(HeartbeatKnowledge(lived: .seconds(300), died: .seconds(310)), now: now)
+        session.linkOpened(
+            credential: .token("t"), connectNumber: 1, supportsPathChange: true, outbox: [], now: now)
+        // One publish at a time.
+        session.received(.connected(Fixture.connected(window: 200)), lane: .control, now: now)
+        let lane = LaneID(rawValue: 1)
+        session.received(.lane(LaneHeader(channel: Fixture.inbox, epoch: Fixture.epoch)), lane: lane, now: now)
+        _ = session.drain()
+        // A question waits for its answer, for minutes.
+        var random = SeededRandom(seed: 1)
+        session.deadlineReached(now: at(1), random: &random)
+        #expect(session.drain().pings == 1)
+        session.packetReceived(now: at(2))
+        #expect(try #require(session.nextDeadline) > at(100))
+        for row in [Fixture.row(1), Fixture.row(2, after: 1)] {
+            let isTaken = session.enqueue(row, now: at(3))
+            #expect(isTaken)
+        }
+        #expect(session.drain().publishes.map(\.id) == [1])
+        let published = Published(id: 1, position: Position(epoch: Fixture.epoch, offset: 3), time: 0)
+        session.received(.published(published), lane: lane, now: at(4))
+        let pong = Pong(nonce: 99, observedAddress: "192.0.2.1:1")
+        session.received(.pong(pong), lane: .control, now: at(4))
+        session.packetReceived(now: at(4) + .milliseconds(1))
+        #expect(session.nextDeadline == at(9))
+        #expect(session.drain().publishes.map(\.id) == [2])
+        session.packetReceived(now: at(5))
+        #expect(try #require(session.nextDeadline) > at(100))
     }
 
     @Test("The mode is said behind CONNECT and when it changes; back in the foreground the path is asked")

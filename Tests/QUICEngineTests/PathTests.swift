@@ -207,6 +207,47 @@ import Testing
         }
     }
 
+    @Test("what a server has to say long after a rebinding arrives, though no full-sized probe of the path did")
+    func whatAServerSaysLongAfterARebindingArrives() throws {
+        let world = try EngineWorld()
+        let (client, server) = try world.connected()
+        let stream = try client.open()
+        try client.send([1], on: stream)
+        world.simulation.run(for: .seconds(5))
+        world.network.setNAT(
+            EngineWorld.clientAddress, appearsAs: QUICSocketAddress(ipv4: (192, 0, 2, 1), port: 1111))
+        world.network.filter = { bytes, path in path.local != EngineWorld.serverAddress || bytes.count < 1200 }
+        client.ping(now: world.network.now)
+        world.simulation.run(for: .milliseconds(7500))
+        world.network.filter = nil
+        world.simulation.run(for: .seconds(5))
+        try server.send(pattern(3000), on: stream)
+        let arrived = world.simulation.run(for: .seconds(1)) { world.clientSide.received[stream]?.count == 3000 }
+        #expect(arrived, "its path is lost to it until it hears the client")
+    }
+
+    @Test("a client behind a path that takes no full-sized packets speaks up ever more rarely")
+    func aClientBehindASmallPathSpeaksUpEverMoreRarely() throws {
+        let world = try EngineWorld { server, client in
+            server.transport.maxIdleTimeout = .seconds(3600)
+            client.transport.maxIdleTimeout = .seconds(3600)
+        }
+        let (client, server) = try world.connected()
+        world.simulation.run(for: .seconds(5))
+        world.network.setNAT(
+            EngineWorld.clientAddress, appearsAs: QUICSocketAddress(ipv4: (192, 0, 2, 1), port: 1111))
+        world.network.filter = { bytes, path in path.local != EngineWorld.serverAddress || bytes.count < 1200 }
+        client.ping(now: world.network.now)
+        var sent: [UInt64] = []
+        for _ in 0..<7 {
+            let before = client.statistics(now: world.network.now).packetsSent
+            world.simulation.run(for: .seconds(200))
+            sent.append(client.statistics(now: world.network.now).packetsSent - before)
+        }
+        #expect(!server.isClosed && !client.isClosed)
+        #expect(sent.suffix(4).reduce(0, +) <= 30, "\(sent)")
+    }
+
     /// A server's connection whose client moved, and is gone for good then.
     private func lostClient() throws -> (world: EngineWorld, server: QUICEngineConnection) {
         let world = try EngineWorld()

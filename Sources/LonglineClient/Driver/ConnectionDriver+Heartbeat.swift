@@ -37,6 +37,9 @@ extension ConnectionDriver {
         guard configuration.heartbeat.search != nil else { return }
         let name = appNetwork ?? link?.mobile.flatMap { NetworkName.of($0.localAddress) }
         guard let name, name != network else { return }
+        // What was learned up to now belongs to the network before.
+        performActions(of: link)
+        guard current === link else { return }
         network = name
         let knowledge = networks.knowledge(of: name)
         session.networkChanged(knowledge, now: clock.now())

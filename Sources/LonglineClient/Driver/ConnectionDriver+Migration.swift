@@ -59,6 +59,8 @@ extension ConnectionDriver {
             askForAddress(on: link)
             statistics.migrations += 1
             enterNetwork(of: link)
+            // What the session had still to do may have been its end.
+            guard current === link else { return }
             info.localAddress = local
             info.remoteAddress = remote
             link.info = info
