@@ -41,7 +41,8 @@ public struct ClientError: Error, Sendable, CustomStringConvertible {
         case connectFailed
         /// The connection could not be moved to another local address.
         case migrationFailed
-        /// ``LonglineClient/LonglineClient/logout()``, or the account's erasure, ended this client for good.
+        /// ``LonglineClient/LonglineClient/logout()``, or the account's erasure, ended this client for good. Or another client of a shared
+        /// outbox did so, and what is sent here would go out with the next login.
         case loggedOut
         /// More requests wait for an answer than the limit.
         case tooManyRequests

@@ -237,8 +237,9 @@ public final class LonglineClient: Sendable {
     ///   ``ClientError/Code/payloadTooLarge``, ``ClientError/Code/storage``. A direct message before the first connect gets a
     ///   token, to learn which user this is: ``ClientError/Code/tokenProvider`` when there is none in 60 seconds,
     ///   ``ClientError/Code/unknownUser`` when it can't be read, ``ClientError/Code/disconnected`` when the client is
-    ///   disconnected meanwhile. `CancellationError` in a process that does not own a shared outbox when the task was cancelled:
-    ///   the message is not in the outbox then.
+    ///   disconnected meanwhile. ``ClientError/Code/otherUser``, ``ClientError/Code/otherDevice`` or ``ClientError/Code/loggedOut`` where
+    ///   the outbox belongs to another login. `CancellationError` in a process that does not own a shared outbox when the task was
+    ///   cancelled: the message is not in the outbox then.
     @discardableResult
     public func send(
         _ payload: ByteBuffer, to destination: Destination, timeToLive: Duration? = nil

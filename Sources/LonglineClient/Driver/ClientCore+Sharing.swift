@@ -116,6 +116,8 @@ extension ClientCore {
         guard let sharing, let ownership = handle.ownership else { return }
         sharing.takeInAgain()
         handle.run { driver in
+            // Not before the opening is over: a logout has a driver dropped until then, and who follows by it would wait for ever.
+            driver.takeOverFollowed()
             driver.onOwnershipLost = { [weak self] in Task { await self?.loseOwnership(ownership) } }
             driver.onReplaced = { [weak self] goOn in
                 Task {

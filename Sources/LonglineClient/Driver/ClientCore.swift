@@ -97,7 +97,8 @@ final class ClientCore: Sendable {
         tokens = TokenCalls(configuration.tokenProvider)
         self.random = random
         let sends = outlets.sends
-        sharing = shared.map { SharingState(storage: $0, sends: sends) }
+        let (user, device) = (configuration.user, configuration.device)
+        sharing = shared.map { SharingState(storage: $0, sends: sends, user: user, device: device) }
     }
 
     /// The driver; opens the storage when nobody did.
@@ -165,13 +166,17 @@ final class ClientCore: Sendable {
     private func open(behind disconnections: UInt64, as ownership: Int64?) async throws -> DriverHandle {
         var state = try await configuration.storage.load()
         var handedOver: [ChannelID: Position] = [:]
+        let own = state.cursors
         if let store = configuration.cursorStore {
             // The app knows nothing of requests: what was handed over of them stays the client's own record.
-            handedOver = state.cursors.filter { if case .user = $0.key { true } else { false } }
+            handedOver = own.filter { if case .user = $0.key { true } else { false } }
             state.cursors = try await store.cursors().checkedCursors()
         }
         let memory = memory.withLock { $0 }
-        if let memory { state.goOn(from: memory) }
+        if let memory {
+            state.keepConfirmed(own, from: memory)
+            state.goOn(from: memory)
+        }
         let loop = loop
         let (loaded, handed) = (state, handedOver)
         let handle = try await loop.submit { [self] in
@@ -182,7 +187,6 @@ final class ClientCore: Sendable {
             driver.handedOver = handed
             driver.disconnections = disconnections
             if let memory { driver.goOn(from: memory) }
-            driver.takeOverFollowed()
             // The driver holds its outlets, and they only know it.
             let known = NIOLoopBound(KnownDriver(driver: driver), eventLoop: loop)
             outlets.confirmations.onFirst { loop.execute { known.value.driver?.drainConfirmations() } }
@@ -320,7 +324,7 @@ final class ClientCore: Sendable {
         let submission = Submission(
             send: names.withLock { SendID.random(using: &$0) }, destination: destination, kind: kind,
             timeToLive: timeToLive.map { UInt64(max(1, $0.milliseconds)) } ?? 0, queuedAt: clock.wall(),
-            payload: payload)
+            payload: payload, seen: clock.now())
         guard let sharing else { return try await send(submission, on: handle()) }
         do {
             let handle = try await handle()

@@ -46,7 +46,9 @@ extension ConnectionDriver {
             channel: place.channel, recipient: place.recipient, kind: submission.kind,
             timeToLive: submission.timeToLive, queuedAt: submission.queuedAt, tag: random.next(),
             payload: submission.payload, send: submission.send, attempted: mayLeaveAtOnce)
-        outbox.note(OutboxAge(queuedAt: row.queuedAt, clock: clock), of: row.send)
+        // The wall clock may have been set since the app sent it, while the storage opened or a token was asked for.
+        let age = submission.seen.map { OutboxAge(seen: $0) } ?? OutboxAge(queuedAt: row.queuedAt, clock: clock)
+        outbox.note(age, of: row.send)
         unwritten.insert(row.id)
         pending.inserts.append(row.id)
         pending.chains.insert(row.channel)

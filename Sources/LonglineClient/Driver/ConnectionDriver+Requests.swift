@@ -43,7 +43,7 @@ extension ConnectionDriver {
         let life = UInt64(max(1, deadline.nanoseconds / 1_000_000))
         let request = Submission(
             send: SendID.random(using: &random), destination: .user(recipient), kind: .request,
-            timeToLive: life, queuedAt: clock.wall(), payload: payload)
+            timeToLive: life, queuedAt: clock.wall(), payload: payload, seen: clock.now())
         send(request, tracker: tracker) { [unowned self] result in
             if case .failure(let error) = result { endRequest(id, .failure(error)) }
         }

@@ -52,19 +52,13 @@ extension ConnectionDriver {
     func otherUser(token: String?) -> ClientError? {
         let named = [token.flatMap { TokenSubject.read(from: $0) }, configuration.user].compactMap { $0 }
         guard let owner, let other = named.first(where: { $0 != owner }) else { return otherDevice(token: token) }
-        return ClientError(
-            .otherUser, message: "what is stored is \(owner)'s, and the login is \(other)'s",
-            advice: "log out before another user logs in, or give each user a storage of their own",
-            closeCode: .credentialInvalid)
+        return ClientError.otherUser(stored: owner, login: other)
     }
 
     private func otherDevice(token: String?) -> ClientError? {
         let named = [token.flatMap { TokenSubject.device(from: $0) }, configuration.device].compactMap { $0 }
         guard let ownerDevice, let other = named.first(where: { $0 != ownerDevice }) else { return nil }
-        return ClientError(
-            .otherDevice, message: "what is stored is the device \(ownerDevice)'s, and the login is that of \(other)",
-            advice: "log out before the storage becomes another device's, or give each device a storage of its own",
-            closeCode: .credentialInvalid)
+        return ClientError.otherDevice(stored: ownerDevice, login: other)
     }
 
     /// Calls `done` once the user is known: gets a token for that, one for all who wait. A connection may be faster.
@@ -99,5 +93,21 @@ extension ConnectionDriver {
         userQuestion?.cancel()
         userQuestion = nil
         for waiter in waiters { waiter(error) }
+    }
+}
+
+extension ClientError {
+    static func otherUser(stored: UserID, login: UserID) -> ClientError {
+        ClientError(
+            .otherUser, message: "what is stored is \(stored)'s, and the login is \(login)'s",
+            advice: "log out before another user logs in, or give each user a storage of their own",
+            closeCode: .credentialInvalid)
+    }
+
+    static func otherDevice(stored: DeviceID, login: DeviceID) -> ClientError {
+        ClientError(
+            .otherDevice, message: "what is stored is the device \(stored)'s, and the login is that of \(login)",
+            advice: "log out before the storage becomes another device's, or give each device a storage of its own",
+            closeCode: .credentialInvalid)
     }
 }

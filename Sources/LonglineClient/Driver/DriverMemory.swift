@@ -11,8 +11,12 @@ struct DriverMemory: Sendable {
     var gapsBefore: [ChannelID: MessageGap]
     /// What the app confirmed and no disk has.
     var cursors: [ChannelID: Position]
+    /// All that was confirmed, by the app or for it.
+    var confirmed: [ChannelID: Position]
     /// Channels among these whose log lost its end since a disk had a place of them.
     var setBack: Set<ChannelID>
+    /// How long messages had waited when this process saw them first, and when that was.
+    var ages: [SendID: OutboxAge]
     /// Rooms that the user left, and that are named until the service has their places.
     var endedStays: [ChannelID: StoredStay]
     /// The places in rooms that no disk has forgotten yet.
@@ -36,8 +40,8 @@ extension ConnectionDriver {
         DriverMemory(
             session: session.memory, ledger: ledger, gapsBefore: gapsBefore,
             // Not a log's end that was noted for the requests alone: the next driver finds that itself.
-            cursors: pending.cursors.filter { session.cursor(of: $0.key) == $0.value }, setBack: setBack,
-            endedStays: endedStays,
+            cursors: pending.cursors.filter { session.cursor(of: $0.key) == $0.value }, confirmed: session.cursors,
+            setBack: setBack, ages: outbox.ages, endedStays: endedStays,
             forgotten: pending.forgottenCursors.reduce(into: [:]) { $0[$1] = session.cursor(of: $1) },
             watched: presence.accepted, visibility: presence.visibility, network: appNetwork, reads: reads.places,
             statistics: statistics, isErasureOpen: isErasureOpen, isInOutage: isInOutage)
@@ -46,6 +50,7 @@ extension ConnectionDriver {
     /// Goes on with what the app has and wants. Before anything else.
     func goOn(from memory: DriverMemory) {
         session.goOn(from: memory.session)
+        outbox.goOn(with: memory.ages)
         // Another process may have confirmed some of it, or found that the log is another one.
         ledger = memory.ledger
         let reached = ledger.keep { [session] position, channel in session.isUnconfirmed(position, in: channel) }
@@ -66,6 +71,17 @@ extension ConnectionDriver {
 }
 
 extension StoredClientState {
+    /// Where the app's record is behind what an earlier driver of this process had confirmed, and the client's own still says the same,
+    /// nobody took a log back: what lies between was confirmed for the app, which doesn't see it (its own echo, a request). So it goes
+    /// on from there, and what waits for the app behind that stays.
+    /// - Parameter own: the client's own record.
+    mutating func keepConfirmed(_ own: [ChannelID: Position], from memory: DriverMemory) {
+        for (channel, position) in memory.confirmed where own[channel] == position {
+            let known = cursors[channel] ?? Position(epoch: position.epoch, offset: 0)
+            if known.epoch == position.epoch, known.offset < position.offset { cursors[channel] = position }
+        }
+    }
+
     /// Moves the cursors to where an earlier driver of this process had them and could not write any more: forward, and back where a log
     /// lost its end. What another process was done with meanwhile comes once more then; what came in place of the end would not at all.
     mutating func goOn(from memory: DriverMemory) {

@@ -40,11 +40,18 @@ final class SharingState: Sendable {
     /// How the owner waits between its looks.
     let looks = OwnerLooks()
     private let sends: Broadcast<SendStatus>
+    /// As the app names them; nil: it doesn't.
+    private let user: UserID?
+    private let device: DeviceID?
     private let state = Mutex(State())
 
-    init(storage: SharedClientStorage, sends: Broadcast<SendStatus>) {
+    init(
+        storage: SharedClientStorage, sends: Broadcast<SendStatus>, user: UserID? = nil, device: DeviceID? = nil
+    ) {
         self.storage = storage
         self.sends = sends
+        self.user = user
+        self.device = device
     }
 
     var wantsConnection: Bool { state.withLock { $0.wantsConnection } }
@@ -142,13 +149,22 @@ final class SharingState: Sendable {
 
     func submit(_ submission: Submission, limits: OutboxLimits) async throws -> SendReceipt {
         try Outbox.check(submission.payload.readableBytes, limit: submission.kind.maximumPayload)
-        let status = try await storage.submit(submission, limits: limits)
+        let submitter = Submitter(user: user, device: device, end: { [self] in loggedOut })
+        let status = try await storage.submit(submission, limits: limits, by: submitter)
         state.withLock { $0.submitted += 1 }
         sends.send(status.withoutPayload)
         let tracker = SendTracker()
         tracker.change(to: status.state)
         if !status.state.isFinal { follow([submission.send: tracker]) }
         return SendReceipt(send: submission.send, channel: status.channel, tracker: tracker)
+    }
+
+    /// The client's end, where that wipes the file: it is set before the wipe is asked for. Another end leaves the outbox as it is.
+    private var loggedOut: ClientError? {
+        state.withLock { state -> ClientError? in
+            guard let end = state.end, end.code == .loggedOut else { return nil }
+            return end
+        }
     }
 
     /// What this process put in so far; whatever is claimed after this was read holds all of it.

@@ -50,7 +50,7 @@ struct Outbox: Sendable {
     private var successors: [PublishID: PublishID] = [:]
     private var perChannel: [ChannelID: Int] = [:]
     private var ids: [SendID: PublishID] = [:]
-    private var ages: [SendID: OutboxAge] = [:]
+    private(set) var ages: [SendID: OutboxAge] = [:]
     /// Rows that can't have left the device.
     private var fresh: Set<PublishID> = []
     private(set) var bytes = 0
@@ -80,6 +80,11 @@ struct Outbox: Sendable {
     /// Notes how long a row has waited, when this process sees it first.
     mutating func note(_ age: OutboxAge, of send: SendID) {
         if ids[send] != nil, ages[send] == nil { ages[send] = age }
+    }
+
+    /// Takes over what an earlier outbox of this process noted: it saw the messages first.
+    mutating func goOn(with ages: [SendID: OutboxAge]) {
+        for (send, age) in ages where ids[send] != nil { self.ages[send] = age }
     }
 
     /// From now on every row may leave the device.

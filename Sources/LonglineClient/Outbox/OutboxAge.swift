@@ -8,6 +8,12 @@ struct OutboxAge: Sendable {
     /// Milliseconds that it had waited by then. A wall clock that was set back counts as no wait.
     let before: UInt64
 
+    /// A message that this process saw as soon as there was one.
+    init(seen: NIODeadline) {
+        self.seen = seen
+        before = 0
+    }
+
     init(queuedAt: UInt64, clock: DriverClock) {
         let wall = clock.wall()
         seen = clock.now()

@@ -13,6 +13,7 @@ extension SQLiteClientStorage {
         static let cursorVersion = "cursor-version"
         static let user = "user"
         static let device = "device"
+        static let login = "login"
         static let resumeTicket = "resume-ticket"
         static let endedStay = "ended-stay/"
         static let transportTicket = "transport-ticket/"
@@ -130,6 +131,27 @@ extension SQLiteClientStorage {
     static func user(_ database: Database) throws -> UserID? {
         let bytes = try Data.fetchOne(database, sql: "SELECT bytes FROM fact WHERE name = ?", arguments: [Fact.user])
         return bytes.flatMap { try? UserID(String(decoding: $0, as: UTF8.self)) }
+    }
+
+    /// Which of the user's devices it is, as far as it is known.
+    static func device(_ database: Database) throws -> DeviceID? {
+        let bytes = try Data.fetchOne(database, sql: "SELECT bytes FROM fact WHERE name = ?", arguments: [Fact.device])
+        return bytes.flatMap { try? DeviceID(String(decoding: $0, as: UTF8.self)) }
+    }
+
+    /// A random number that stands in the file from its first use to the next wipe: by it a client knows that somebody logged out since.
+    static func login(_ database: Database) throws -> Int64 {
+        let known = try Int64.fetchOne(
+            database, sql: "SELECT number FROM fact WHERE name = ?", arguments: [Fact.login])
+        if let known { return known }
+        return try beginLogin(database)
+    }
+
+    @discardableResult
+    static func beginLogin(_ database: Database) throws -> Int64 {
+        let login = UInt64.random(in: .min ... .max)
+        try set(Fact.login, number: login, in: database)
+        return bits(login)
     }
 
     private static func keep(_ network: StoredNetwork, in database: Database) throws {

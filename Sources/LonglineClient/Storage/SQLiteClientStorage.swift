@@ -285,6 +285,7 @@ public final class SQLiteClientStorage: ClientStorage {
             ] {
                 try database.execute(sql: "DELETE FROM \(table)")
             }
+            try beginLogin(database)
             return .commit
         }
         try database.execute(sql: "VACUUM")

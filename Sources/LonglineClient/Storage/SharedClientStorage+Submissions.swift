@@ -13,6 +13,17 @@ struct Submission: Hashable, Sendable {
     /// Wall clock, milliseconds since 1970.
     var queuedAt: UInt64
     var payload: ByteBuffer
+    /// When this process saw it, by a clock that nobody sets; nil for what another one put in.
+    var seen: NIODeadline?
+}
+
+/// Who puts a message in for the owner.
+struct Submitter: Sendable {
+    /// As the app names them; nil: it doesn't.
+    var user: UserID?
+    var device: DeviceID?
+    /// Why nothing may get into the file any more; nil: it may. Asked in the transaction, on the queue that a wipe goes through as well.
+    var end: @Sendable () -> ClientError? = { nil }
 }
 
 /// What an owner finds when it looks.
@@ -43,34 +54,66 @@ extension SharedClientStorage {
 
     /// Puts a message in for the owner. Durable when it returns.
     /// - Returns: how far it is: queued, or further if it came through by another way before.
-    func submit(_ submission: Submission, limits: OutboxLimits) async throws -> SendStatus {
-        try await transaction { database in
-            // A send that was on its way into the outbox when its process lost it may have come through.
-            if let known = try Self.status(of: submission.send, database) { return known }
-            let row = try Row.fetchOne(
-                database,
-                sql: """
-                    SELECT (SELECT count(*) FROM outbox) + count(*),
-                        (SELECT coalesce(sum(length(payload)), 0) FROM outbox) + coalesce(sum(length(payload)), 0)
-                    FROM submission
-                    """)
-            try limits.checkRoom(
-                for: submission.payload.readableBytes, messages: row?[0] ?? 0, bytes: row?[1] ?? 0)
-            try database.execute(
-                sql: """
-                    INSERT INTO submission (send, destination, time_to_live, queued_at, payload, kind, target_epoch,
-                        target_offset)
-                    VALUES (?, ?, ?, ?, ?, ?, ?, ?)
-                    """,
-                arguments: [
-                    SQLiteClientStorage.bytes(submission.send), submission.destination.description,
-                    SQLiteClientStorage.bits(submission.timeToLive), SQLiteClientStorage.bits(submission.queuedAt),
-                    Data(submission.payload.readableBytesView), Int64(submission.kind.entryKind.rawValue),
-                    SQLiteClientStorage.bits(submission.kind.target?.epoch ?? 0),
-                    SQLiteClientStorage.bits(submission.kind.target?.offset ?? 0),
-                ])
-            return try Self.status(submission, isCancellable: true, database)
+    /// - Throws: ``ClientError/Code/otherUser``, ``ClientError/Code/otherDevice`` or ``ClientError/Code/loggedOut`` too, where the owner
+    ///   would publish it in another's name.
+    func submit(
+        _ submission: Submission, limits: OutboxLimits, by submitter: Submitter = Submitter()
+    ) async throws -> SendStatus {
+        let (status, login) = try await transaction { database -> (SendStatus, Int64) in
+            let login = try self.check(submitter, database)
+            return (try Self.put(submission, limits: limits, database), login)
         }
+        met(login)
+        return status
+    }
+
+    /// Whose the file is by now: another process may have wiped it, and another user logged in.
+    /// - Returns: the file's login.
+    private func check(_ submitter: Submitter, _ database: Database) throws -> Int64 {
+        if let end = submitter.end() { throw end }
+        if let user = submitter.user, let stored = try SQLiteClientStorage.user(database), stored != user {
+            throw ClientError.otherUser(stored: stored, login: user)
+        }
+        if let device = submitter.device, let stored = try SQLiteClientStorage.device(database), stored != device {
+            throw ClientError.otherDevice(stored: stored, login: device)
+        }
+        let login = try SQLiteClientStorage.login(database)
+        if let own = self.login, own != login {
+            throw ClientError(
+                .loggedOut, message: "another client of the app logged the device out",
+                advice: "make another client for the next login")
+        }
+        return login
+    }
+
+    private static func put(
+        _ submission: Submission, limits: OutboxLimits, _ database: Database
+    ) throws -> SendStatus {
+        // A send that was on its way into the outbox when its process lost it may have come through.
+        if let known = try status(of: submission.send, database) { return known }
+        let row = try Row.fetchOne(
+            database,
+            sql: """
+                SELECT (SELECT count(*) FROM outbox) + count(*),
+                    (SELECT coalesce(sum(length(payload)), 0) FROM outbox) + coalesce(sum(length(payload)), 0)
+                FROM submission
+                """)
+        try limits.checkRoom(
+            for: submission.payload.readableBytes, messages: row?[0] ?? 0, bytes: row?[1] ?? 0)
+        try database.execute(
+            sql: """
+                INSERT INTO submission (send, destination, time_to_live, queued_at, payload, kind, target_epoch,
+                    target_offset)
+                VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+                """,
+            arguments: [
+                SQLiteClientStorage.bytes(submission.send), submission.destination.description,
+                SQLiteClientStorage.bits(submission.timeToLive), SQLiteClientStorage.bits(submission.queuedAt),
+                Data(submission.payload.readableBytesView), Int64(submission.kind.entryKind.rawValue),
+                SQLiteClientStorage.bits(submission.kind.target?.epoch ?? 0),
+                SQLiteClientStorage.bits(submission.kind.target?.offset ?? 0),
+            ])
+        return try status(submission, isCancellable: true, database)
     }
 
     /// A number that changes with everything that is written, here or elsewhere.
