@@ -31,7 +31,8 @@ extension SessionHost {
 
     /// Passes a signal on to another user's devices, unless the two are out of touch. What can't be found out is dropped.
     func signal(_ signal: SignalInFlight, to recipient: UserID) {
-        if let isInTouch = touch.isInTouch(with: recipient) {
+        // A session that is over hears of no block any more: the store is asked.
+        if phase != .ended, let isInTouch = touch.isInTouch(with: recipient) {
             return isInTouch ? passOn(signal) : dropped(.blocked)
         }
         guard let device else { return dropped(.early) }

@@ -37,6 +37,12 @@ package struct LatestQueue<Key: Hashable, Element> {
         return (key, element)
     }
 
+    /// Forgets what waits under these keys.
+    package mutating func remove(_ keys: Set<Key>) {
+        order.removeAll { keys.contains($0) }
+        for key in keys { elements[key] = nil }
+    }
+
     /// Takes out everything, in the order in which the keys came.
     package mutating func takeAll() -> [Element] {
         defer { removeAll() }

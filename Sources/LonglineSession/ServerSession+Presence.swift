@@ -22,6 +22,12 @@ struct PresenceFeed: Sendable {
 
     init(limit: Int) { updates = LatestQueue(limit: limit) }
 
+    /// The device is told of them no more. What waits of them would take the place of what it is told of.
+    fileprivate mutating func forget(_ gone: Set<UserID>) {
+        users.subtract(gone)
+        updates.remove(gone)
+    }
+
     mutating func removeAll() {
         users = []
         requests = [:]
@@ -63,7 +69,7 @@ extension ServerSession {
     mutating func processUnsubscribe(_ end: PresenceEnd, now: NIODeadline) {
         let users = end.users.isEmpty ? presence.users : presence.users.intersection(end.users)
         guard !users.isEmpty else { return }
-        presence.users.subtract(users)
+        presence.forget(users)
         actions.append(.unwatch(users))
     }
 
@@ -77,7 +83,7 @@ extension ServerSession {
         guard case .up = phase, let asked = presence.requests.removeValue(forKey: request.request) else { return }
         if refusal != nil {
             // What another request asks for as well is that one's affair.
-            presence.users.subtract(presence.requests.values.reduce(asked.new) { $0.subtracting($1.users) })
+            presence.forget(presence.requests.values.reduce(asked.new) { $0.subtracting($1.users) })
         }
         let answer = PresenceAnswer(request: request.request, refusal: refusal, retryAfter: retryAfter)
         actions.append(.send(.presenceAnswer(answer), lane: .control))
@@ -95,7 +101,7 @@ extension ServerSession {
         guard let identity else { return }
         let lost = presence.users.filter { $0 != identity.user && !identity.may(.presence, .user($0)) }
         guard !lost.isEmpty else { return }
-        presence.users.subtract(lost)
+        presence.forget(lost)
         // Else the device would show for good what was so last.
         for user in lost.sorted(by: { $0.description < $1.description }) {
             let update = PresenceUpdate(user: user, state: .offline, lastSeen: 0)
@@ -113,9 +119,7 @@ extension ServerSession {
     /// device anyway, each user's newest only.
     mutating func nextPresence() -> ServerAction? {
         guard presence.isWritable, hold.mode == .foreground || presence.isReleased else { return nil }
-        while let (user, update) = presence.updates.popFirst() {
-            if presence.users.contains(user) { return .send(.presence(update), lane: .control) }
-        }
+        if let next = presence.updates.popFirst() { return .send(.presence(next.element), lane: .control) }
         presence.isReleased = false
         return nil
     }

@@ -1,3 +1,4 @@
+import Dispatch
 import LonglineSession
 import LonglineStore
 import LonglineWire
@@ -229,6 +230,33 @@ private let bob = identifier { try UserID("bob") }
             let watcher = try await present(server, "bob")
             try await subscribe(watcher, [ann])
             #expect(try await presence(watcher) == PresenceUpdate(user: ann, state: .offline, lastSeen: 0))
+        }
+    }
+
+    /// What a watcher's loop read may be older by the time that the user's home hears of it.
+    @Test func aDecisionThatComesWhileTheHomeIsAskedCounts() async throws {
+        var limits = limits()
+        limits.presenceDelay = .hours(1)
+        try await withServer(limits: limits) { server in
+            let key = UserKey(tenant: TokenIssuer.tenant, user: ann)
+            let home = Int(UInt(bitPattern: key.hashValue) % 2)
+            let (busy, other) = (server.runtime.loops[home], server.runtime.loops[1 - home])
+            let phone = try await present(server, "ann", loop: home)
+            let watcher = try await present(server, "bob", loop: 1 - home)
+            let release = DispatchSemaphore(value: 0)
+            defer { release.signal() }
+            busy.eventLoop.execute { release.wait() }
+            try await subscribe(watcher, [ann])
+            let worked = other.eventLoop.makePromise(of: Void.self)
+            let appended = other.eventLoop.makePromise(of: Void.self)
+            other.execute { $0.whenAnswered(work: worked, appends: appended) }
+            try await worked.futureResult.get()
+            try await appended.futureResult.get()
+            server.runtime.core.presence.put(
+                PresenceNote(tenant: TokenIssuer.tenant, user: ann, visibility: .nothing))
+            release.signal()
+            #expect(try await presence(watcher) == PresenceUpdate(user: ann, state: .offline, lastSeen: 0))
+            _ = phone
         }
     }
 

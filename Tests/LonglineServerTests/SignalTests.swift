@@ -180,6 +180,31 @@ private let hall = ChannelID.room(identifier { try RoomID("hall") })
         }
     }
 
+    @Test func whoIsBlockedAfterLeavingIsNotHeardThoughTheAppStillDecides() async throws {
+        let policy = ScriptedPolicy { _ in .allow(for: .zero) }
+        var settings = AuthorizationSettings(policy)
+        settings.deadline = .seconds(600)
+        try await TestServer(loops: 1, authorization: settings).use { server in
+            let phone = try await server.connected("ann")
+            let other = try await server.connected("bob")
+            // That the two are in touch is known from here on.
+            try await phone.send([frame(.user(bob), "before")])
+            #expect(try await signal(other).text == "before")
+            policy.hold { _ in true }
+            try await phone.send([frame(.user(bob), "goodbye")])
+            await policy.waitUntilHeld()
+            try await phone.drop()
+            policy.stopHolding()
+            _ = try await other.change(1, .user(ann), .block(true))
+            policy.release()
+            let decided: @Sendable (ServerLoop) -> UInt64 = { loop in
+                loop.statistics.signalsRelayed + loop.statistics.signalsDropped.values.reduce(0, +)
+            }
+            while try await server.runtime.loops[0].submit(decided) < 2 { await Task.yield() }
+            #expect(try await drops(server) == [.blocked: 1])
+        }
+    }
+
     @Test func beyondItsRateASessionIsNotHeard() async throws {
         var limits = ServerLimits()
         limits.signalsPerSecond = 0.001

@@ -23,4 +23,15 @@ struct LatestQueueTests {
         let later = queue.takeAll()
         #expect(later == [1])
     }
+
+    @Test("What is removed makes room, and the rest keeps its order")
+    func removes() {
+        var queue = LatestQueue<Int, Int>(limit: 3)
+        for key in 0..<3 { queue.put(key, for: key) }
+        queue.remove([1, 7])
+        let dropped = [3, 1].map { queue.put($0, for: $0) }
+        #expect(dropped == [0, 1])
+        let all = queue.takeAll()
+        #expect(all == [2, 3, 1] && queue.isEmpty)
+    }
 }

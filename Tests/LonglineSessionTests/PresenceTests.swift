@@ -174,6 +174,31 @@ struct PresenceTests {
         #expect(session.drain().frames.isEmpty, "what waited of a user who is watched no more is dropped")
     }
 
+    @Test("Who is watched no more takes nobody's place among what waits", arguments: [true, false])
+    func places(byRights: Bool) throws {
+        let all = try #require(ChannelPattern("user/u*"))
+        let few = ["user/u0", "user/u3", "user/u4"].compactMap { ChannelPattern($0) }
+        var session = server(mayWatch: false, grants: [ChannelGrant(.presence, all)]) { $0.maximumPresenceUsers = 3 }
+        session.laneWritable(.control, false, now: now)
+        _ = subscribe(&session, users(0..<3))
+        for user in users(0..<3) { session.presenceChanged(update(user, .online), now: now) }
+        if byRights {
+            session.received(.refresh(Refresh(token: "t")), lane: .control, early: false, now: now)
+            var identity = Fixture.identity()
+            identity.grants = few.map { ChannelGrant(.presence, $0) }
+            session.refreshed(identity, time: 0, now: now)
+        } else {
+            session.received(
+                .unsubscribe(PresenceEnd(users: users(1..<3))), lane: .control, early: false, now: now)
+        }
+        _ = subscribe(&session, users(3..<5), request: 2)
+        for user in users(3..<5) { session.presenceChanged(update(user, .online), now: now) }
+        _ = session.drain()
+        session.laneWritable(.control, true, now: now)
+        let kept = users(0..<1) + users(3..<5)
+        #expect(session.drain().frames == kept.map { Frame.presence(update($0, .online)) })
+    }
+
     @Test("A device in the background is told with what wakes it anyway, and in the foreground at once")
     func modes() {
         for mode in [SessionMode.background, .lowPower] {

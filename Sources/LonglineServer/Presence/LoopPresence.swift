@@ -99,7 +99,9 @@ extension ServerLoop {
                 // What waits to be written is newer than what was read.
                 let record = core.presence.newest(records[user.user] ?? PresenceRecord(), of: user)
                 atHome(of: user) { loop in
-                    loop.presence.home.watch(user, loop: index, record: record, now: loop.eventLoop.now)
+                    // So is what came on the way: a home that held nothing of the user did not keep it.
+                    let newest = loop.core.presence.newest(record, of: user)
+                    loop.presence.home.watch(user, loop: index, record: newest, now: loop.eventLoop.now)
                 }
             }
         case .failure(let error):

@@ -49,9 +49,7 @@ struct PresenceHome {
         /// The state when there were links.
         var held = PresenceState.offline
         var graceUntil: NIODeadline?
-        /// Links that came in the background within the grace.
-        var late: Set<UInt64> = []
-        /// Until when the user is away behind the grace, as the last link to be lost was a late one.
+        /// Until when the user is away behind the grace, as the last link to be lost was one in the background.
         var awayUntil: NIODeadline?
         var lastSeen: UInt64 = 0
         /// nil until somebody watches: it is in the store then.
@@ -68,7 +66,7 @@ struct PresenceHome {
 
         /// Shows what is so from now on.
         mutating func endGrace() {
-            (graceUntil, awayUntil, late) = (nil, nil, [])
+            (graceUntil, awayUntil) = (nil, nil)
             held = present ?? held
         }
 
@@ -136,7 +134,6 @@ struct PresenceHome {
         var entry = entries.removeValue(forKey: user) ?? Entry()
         let (was, had) = (entry.isInForeground, entry.links.count)
         let comesLate = state == .away && entry.graceUntil != nil && entry.links[link] == nil
-        let wasLate = entry.late.remove(link) != nil
         entry.links[link] = state
         let isNow = entry.isInForeground
         // Noted when it begins, too: a crash leaves that.
@@ -145,15 +142,13 @@ struct PresenceHome {
         if state == nil, !isNow, was || had > 0 && entry.links.isEmpty {
             let until = now + timing.grace
             graces.append(Deadline(at: until, user: user))
-            if wasLate {
-                // Else one that comes and goes in the background would keep its user online.
+            if !was, entry.graceUntil != nil {
+                // Else it would show as before for longer, and one that comes and goes in the background would keep its user online.
                 entry.awayUntil = until
             } else {
                 (entry.graceUntil, entry.awayUntil) = (until, nil)
             }
-        } else if comesLate {
-            entry.late.insert(link)
-        } else if state != nil || entry.graceUntil == nil {
+        } else if !comesLate, state != nil || entry.graceUntil == nil {
             entry.endGrace()
         }
         keep(user, entry, now: now)
