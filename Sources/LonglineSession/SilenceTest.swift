@@ -122,13 +122,15 @@ struct SilenceTest {
             // From now on another address shows nothing. That only another path answered has been shown, and of that path one
             // may be told twice.
             if !doubt.isRepaired { state = .resting(until: now + Self.settlingTime) }
-        case .resting: break
+        case .resting(let until): state = .resting(until: max(until, now + Self.settlingTime))
         }
     }
 
     /// The link runs in another network now, where everything is to be learned.
     mutating func networkChanged(now: NIODeadline) {
-        state = .resting(until: now + Self.restingTime)
+        var until = now + Self.restingTime
+        if case .resting(let later) = state { until = max(until, min(later, now + Self.settlingTime)) }
+        state = .resting(until: until)
         isFirst = true
     }
 

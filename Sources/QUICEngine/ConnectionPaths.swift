@@ -59,6 +59,8 @@ extension QUICEngineConnection {
         let path = QUICPath(llq_conn_path(shim))
         guard path != lastPath else { return }
         lastPath = path
+        // What was learned of the other path's size counts no more.
+        pathFollowUp = PathFollowUp()
         endpoint.release(self)
         emit(.pathChanged(path))
     }

@@ -65,6 +65,34 @@ struct OwnCursorTests {
         await client.disconnect()
     }
 
+    @Test("what the app lost of its record comes again")
+    func lostRecord() async throws {
+        let directory = try TemporaryFolder()
+        let room = ChannelID.room(try RoomID("r"))
+        let store = AppCursors()
+        let harness = try ClientHarness(storage: try storage(directory)) {
+            $0.cursorStore = store
+            $0.confirmation = .explicit
+        }
+        let client = harness.client
+        try await client.connect()
+        for text in ["a", "b"] { try harness.service.post(text, in: room) }
+        var messages = client.messages.makeAsyncIterator()
+        let first = try #require(await messages.next())
+        store.keep(first)
+        first.confirm()
+        let second = try #require(await messages.next())
+        second.confirm()
+        for _ in 0..<2 { try await harness.settle() }
+        await client.disconnect()
+        try await client.connect()
+        for await message in client.messages {
+            #expect(message.text == "b")
+            break
+        }
+        await client.disconnect()
+    }
+
     @Test("the app's record counts where another process took the client's own back, as when the log lost its end")
     func tookBack() async throws {
         let directory = try TemporaryFolder()

@@ -120,6 +120,22 @@ struct SilenceTests {
         #expect(test.deadline == at(59))
     }
 
+    @Test("Behind a change of the path nothing is asked for a while, in another network neither")
+    func settles() {
+        var test = SilenceTest(answerTimeout: .seconds(5), now: at(0))
+        test.pathChanged(now: at(0))
+        test.networkChanged(now: at(0))
+        test.pathChanged(now: at(1))
+        #expect(!test.isDueToAsk(now: at(10)))
+        #expect(test.deadline == at(11))
+        // What else it rested for is over with the network.
+        test = asked()
+        test.received(now: at(2))
+        _ = test.answered(nonce: 1, address: "a", now: at(2))
+        test.networkChanged(now: at(3))
+        #expect(test.deadline == at(13))
+    }
+
     @Test("Another path, or another network, drops the question")
     func dropped() {
         for (change, rest) in [

@@ -300,9 +300,9 @@ typedef struct llq_stats {
     uint64_t latest_rtt, min_rtt, smoothed_rtt, rtt_variation, congestion_window, bytes_in_flight;
 } llq_stats;
 void llq_conn_stats(llq_conn *conn, llq_stats *stats);
-/// Packets under keys that only the peer has: all but Initial. A replayed packet counts.
 /// PATH_CHALLENGE frames that came since the last call.
 size_t llq_conn_take_challenges(llq_conn *conn);
+/// Packets under keys that only the peer has: all but Initial. A replayed packet counts.
 uint64_t llq_conn_packets_authenticated(const llq_conn *conn);
 /// Times that our sending keys changed.
 uint64_t llq_conn_key_updates(const llq_conn *conn);

@@ -172,6 +172,7 @@ final class ClientCore: Sendable {
             handedOver = own.filter { if case .user = $0.key { true } else { false } }
             state.cursors = try await store.cursors().checkedCursors()
         }
+        let record = state.cursors
         let memory = memory.withLock { $0 }
         if let memory {
             state.keepConfirmed(own, from: memory)
@@ -187,6 +188,7 @@ final class ClientCore: Sendable {
             driver.handedOver = handed
             driver.disconnections = disconnections
             if let memory { driver.goOn(from: memory) }
+            driver.ledger.began(with: record)
             // The driver holds its outlets, and they only know it.
             let known = NIOLoopBound(KnownDriver(driver: driver), eventLoop: loop)
             outlets.confirmations.onFirst { loop.execute { known.value.driver?.drainConfirmations() } }

@@ -73,12 +73,15 @@ extension ConnectionDriver {
 extension StoredClientState {
     /// Where the app's record is behind what an earlier driver of this process had confirmed, and the client's own still says the same,
     /// nobody took a log back: what lies between was confirmed for the app, which doesn't see it (its own echo, a request). So it goes
-    /// on from there, and what waits for the app behind that stays.
+    /// on from there, and what waits for the app behind that stays. An app that was further by its own word lost some of its record,
+    /// and gets that again.
     /// - Parameter own: the client's own record.
     mutating func keepConfirmed(_ own: [ChannelID: Position], from memory: DriverMemory) {
         for (channel, position) in memory.confirmed where own[channel] == position {
-            let known = cursors[channel] ?? Position(epoch: position.epoch, offset: 0)
-            if known.epoch == position.epoch, known.offset < position.offset { cursors[channel] = position }
+            let start = Position(epoch: position.epoch, offset: 0)
+            let (known, told) = (cursors[channel] ?? start, memory.ledger.byApp[channel] ?? start)
+            guard known.epoch == position.epoch, told.epoch == position.epoch else { continue }
+            if told.offset <= known.offset, known.offset < position.offset { cursors[channel] = position }
         }
     }
 

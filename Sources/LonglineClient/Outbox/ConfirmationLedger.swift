@@ -28,6 +28,8 @@ struct ConfirmationLedger: Sendable {
 
     private var open: [ChannelID: Deque<Place>] = [:]
     private var deliveries: UInt64 = 0
+    /// How far the app is by its own word: its record when the storage was opened, and what it confirmed since.
+    private(set) var byApp: [ChannelID: Position] = [:]
 
     /// Places that wait for a confirmation.
     var count: Int { open.values.reduce(0) { $0 + $1.count } }
@@ -50,6 +52,9 @@ struct ConfirmationLedger: Sendable {
         }
         return reached
     }
+
+    /// The app's record, as it was when the storage was opened.
+    mutating func began(with record: [ChannelID: Position]) { byApp = record }
 
     /// A message goes to the app.
     /// - Returns: the number of this delivery, by which the app confirms it. No other one has it.
@@ -95,6 +100,7 @@ struct ConfirmationLedger: Sendable {
             case .gap(let gap): places.firstIndex { $0.content == .gap(gap) }
             }
         guard var end = index else { return nil }
+        byApp[channel] = places[end].position
         while end + 1 < places.count, places[end + 1].content == .absent { end += 1 }
         let reached = places[end].position
         places.removeFirst(end + 1)

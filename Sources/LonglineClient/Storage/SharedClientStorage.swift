@@ -172,7 +172,8 @@ public final class SharedClientStorage: ClientStorage {
         }
     }
 
-    /// The login that this seat's client met in the file first: its own. Another one stands there once the file was wiped.
+    /// The login that this seat's client met in the file first, or owned it under since: its own. Another one stands there once the
+    /// file was wiped.
     var login: Int64? { firstLogin.withLock { $0 } }
 
     /// Notes what a transaction found that is written by now.
@@ -269,7 +270,8 @@ public final class SharedClientStorage: ClientStorage {
                     arguments: [SQLiteClientStorage.bytes(self.token), generation, lock != nil])
                 return (true, Ownership(generation: generation, lock: lock), login)
             }
-            self.met(next.login)
+            // Who owns the file is who is logged in now.
+            if next.isOwner { self.firstLogin.withLock { $0 = next.login } } else { self.met(next.login) }
             taken = next.ownership
             if let taken {
                 self.held.withLock { $0 = taken }
