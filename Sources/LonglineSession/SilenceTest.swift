@@ -68,8 +68,8 @@ struct SilenceTest {
 
     /// A link counts as quiet after this long; the first question then leaves while the radio is still awake.
     static let restingTime = TimeAmount.seconds(1)
-    /// Behind a change of the path a client of QUIC speaks up twice, to be heard there (`PathFollowUp`): until then it is not quiet.
-    static let settlingTime = TimeAmount.seconds(10)
+    /// Behind a change of the path a client of QUIC speaks up once more, to be heard there (`PathFollowUp`): until then it is not quiet.
+    static let settlingTime = TimeAmount.milliseconds(2_500)
     /// What arrives within this time belongs together.
     private static let burst = TimeAmount.seconds(1)
     /// A timer that fires so much too late was asleep with its device: what came meanwhile still waits to be read.

@@ -126,25 +126,25 @@ struct SilenceTests {
         test.pathChanged(now: at(0))
         test.networkChanged(now: at(0))
         test.pathChanged(now: at(1))
-        #expect(!test.isDueToAsk(now: at(10)))
-        #expect(test.deadline == at(11))
+        #expect(!test.isDueToAsk(now: at(3)))
+        #expect(test.deadline == at(1) + .milliseconds(2_500))
         // What else it rested for is over with the network.
         test = asked()
         test.received(now: at(2))
         _ = test.answered(nonce: 1, address: "a", now: at(2))
         test.networkChanged(now: at(3))
-        #expect(test.deadline == at(13))
+        #expect(test.deadline == at(3) + .milliseconds(2_500))
     }
 
     @Test("Another path, or another network, drops the question")
     func dropped() {
         for (change, rest) in [
-            ({ (test: inout SilenceTest) in test.pathChanged(now: self.at(30)) }, 10),
-            ({ $0.networkChanged(now: self.at(30)) }, 1),
+            ({ (test: inout SilenceTest) in test.pathChanged(now: self.at(30)) }, 2_500),
+            ({ $0.networkChanged(now: self.at(30)) }, 1_000),
         ] {
             var test = asked()
             change(&test)
-            #expect(test.deadline == at(30 + Int64(rest)))
+            #expect(test.deadline == at(30) + .milliseconds(Int64(rest)))
             test.received(now: at(60))
             #expect(test.answered(nonce: 1, address: "b", now: at(60)) == .none)
         }

@@ -104,7 +104,8 @@ import Testing
         #expect(try client.offer([1], id: 1))
         #expect(
             world.simulation.run(for: .seconds(2)) { world.serverSide.paths.contains { $0.hasPrefix("validated") } })
-        #expect(world.network.now.nanoseconds - start.nanoseconds < 4_000_000)
+        // A challenge and its answer; ngtcp2 1.11 takes one more.
+        #expect(world.network.now.nanoseconds - start.nanoseconds < 5_500_000)
     }
 
     @Test("what was lost is sent again in time, though small packets keep coming")
