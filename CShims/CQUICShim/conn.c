@@ -383,12 +383,6 @@ uint64_t llq_conn_loss_delay(llq_conn *conn) {
     return delay > NGTCP2_MILLISECONDS ? delay : NGTCP2_MILLISECONDS;
 }
 
-size_t llq_conn_take_challenges(llq_conn *conn) {
-    size_t count = conn->challenges;
-    conn->challenges = 0;
-    return count;
-}
-
 uint64_t llq_conn_packets_authenticated(const llq_conn *conn) { return conn->packets_authenticated; }
 size_t llq_conn_read_memory(const llq_conn *conn) { return llq_arena_read_bytes(conn->arena); }
 uint64_t llq_conn_key_updates(const llq_conn *conn) { return conn->key_updates; }

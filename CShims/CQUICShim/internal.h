@@ -187,7 +187,6 @@ struct llq_conn {
     uint64_t next_packet; // of 0-RTT and 1-RTT packets
     uint64_t next_received; // one more than the largest number of the peer's
     uint64_t packets_authenticated;
-    size_t challenges; // that came and were not taken note of
     uint64_t key_updates;
     uint64_t packets_lost;
     uint8_t exporter[48]; // the exporter master secret
@@ -261,10 +260,10 @@ void llq_limit_note_sent(llq_conn *conn, const ngtcp2_path *path, ngtcp2_ssize l
 
 /// ngtcp2 wrote a packet, or nothing.
 void llq_acks_note_sent(llq_conn *conn, ngtcp2_ssize length);
+void llq_size_note_sent(llq_conn *conn, const ngtcp2_path *path, ngtcp2_ssize length, uint64_t now);
 /// An authentic packet came. One that isn't ordinary is answered at once: of the handshake, not the one that follows the last, marked
 /// by a full router, or with frames that want more than an acknowledgement.
 void llq_acks_note_received(llq_conn *conn, bool is_ordinary, size_t length);
-void llq_size_note_sent(llq_conn *conn, const ngtcp2_path *path, ngtcp2_ssize length, uint64_t now);
 /// Whether it matters which packets the peer acknowledges; and that it does these.
 bool llq_size_is_watched(const llq_conn *conn);
 void llq_size_note_acknowledged(llq_conn *conn, uint64_t first, uint64_t last);

@@ -146,7 +146,7 @@ static void inspect(llq_conn *conn, uint8_t *plaintext, size_t length, const uin
     bool follows = newest && conn->next_received == expected + 1;
     llq_acks_note_received(conn, kind == ONE_RTT && follows && conn->guard.is_ordinary, length);
     if (kind == ONE_RTT && newest && !conn->guard.is_probing) conn->aliases.is_followed = true;
-    conn->challenges += conn->guard.challenge_count;
+    if (conn->guard.challenge_count > 0) llq_emit_simple(conn, LLQ_EVENT_CHALLENGED);
     llq_timer_expect(conn, conn->guard.challenge_count);
     for (size_t i = 0; i < conn->guard.response_count; i++) llq_limit_note_response(conn, conn->guard.responses[i]);
 }

@@ -9,6 +9,9 @@ public struct SessionMemory: Sendable {
     var recordsAhead: [ChannelID: Position]
     var mode: SessionMode
     var urgencies: [ChannelID: Urgency]
+
+    /// As ``ClientSession/cursors``.
+    public var cursors: [ChannelID: Position] { receivers.compactMapValues(\.confirmed) }
 }
 
 extension ClientSession {

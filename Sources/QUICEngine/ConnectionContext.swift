@@ -34,6 +34,7 @@ enum EngineNote {
     case ticket
     case containedFrame
     case containedMessage
+    case challenged
 }
 
 /// Notes and the stream bytes that belong to them.
@@ -300,6 +301,7 @@ final class ConnectionContext {
         case LLQ_EVENT_TICKET: book.notes.append(.ticket)
         case LLQ_EVENT_CONTAINED_FRAME: book.notes.append(.containedFrame)
         case LLQ_EVENT_CONTAINED_MESSAGE: book.notes.append(.containedMessage)
+        case LLQ_EVENT_CHALLENGED: book.notes.append(.challenged)
         default: assertionFailure("unknown event \(event.kind)")
         }
     }

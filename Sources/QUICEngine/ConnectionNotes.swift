@@ -59,6 +59,7 @@ extension QUICEngineConnection {
         case .versionNegotiation(let versions): offeredVersions = versions
         case .containedFrame: endpoint.counters.containedFrames += 1
         case .containedMessage: endpoint.counters.containedHandshakeMessages += 1
+        case .challenged: wasChallenged()
         }
     }
 

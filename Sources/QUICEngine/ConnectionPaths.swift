@@ -65,9 +65,9 @@ extension QUICEngineConnection {
         emit(.pathChanged(path))
     }
 
-    /// Client: the server may have asked whether it is where it seems to be.
-    func noteChallenges() {
-        guard !isServer, let shim, llq_conn_take_challenges(shim) > 0 else { return }
+    /// The peer asks whether this side is where it seems to be.
+    func wasChallenged() {
+        guard !isServer, let shim else { return }
         pathFollowUp.challenged(now: now, probeTimeout: llq_conn_pto(shim))
     }
 

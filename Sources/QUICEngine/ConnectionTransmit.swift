@@ -56,7 +56,7 @@ extension QUICEngineConnection {
     /// acknowledgement would be the first: while that waits the others are as they were before.
     /// - Parameter others: when the first of them is due.
     func noteUnacknowledged(others: UInt64) {
-        guard let shim, acknowledgesBy == nil, llq_conn_acks_wait(shim) != 0 else { return }
+        guard let shim, llq_conn_acks_wait(shim) != 0 else { return }
         // A timer may be late by its grain.
         let longest = settings.maxAckDelay.nanoseconds
         let delay = min(longest - min(longest, Self.timerGrain), llq_conn_ack_delay(shim))

@@ -357,7 +357,7 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
         if handshake == nil, isServer { endpoint.server?.antiReplay?.host = path.remote.hostKey }
         // From elsewhere comes what moves the connection: the new path is to be validated.
         let isElsewhere = path != lastPath
-        let timers = acknowledgesBy == nil ? expiry ?? llq_conn_expiry(shim) : 0
+        let timers = acknowledgesBy == nil ? expiry ?? llq_conn_expiry(shim) : nil
         let result = llq_conn_read(
             shim, &from, ecn.rawValue, base.assumingMemoryBound(to: UInt8.self), datagrams.count, segmentSize,
             allowedReadMemory, self.now.nanoseconds)
@@ -365,8 +365,7 @@ public final class QUICEngineConnection: DeadlineOwner, CustomStringConvertible,
         processNotes()
         if result != 0 { fail(result) }
         if handshake != nil { updateKeyIfDue() }
-        noteUnacknowledged(others: timers)
-        noteChallenges()
+        if let timers { noteUnacknowledged(others: timers) }
         afterInput(quietly: !isElsewhere)
         return result
     }

@@ -10,11 +10,6 @@ import Testing
 /// A disconnection counts for all that the app asked for before it, whatever that waits for.
 @Suite("Disconnections beside what waits", .timeLimit(.minutes(1)))
 struct DisconnectTests {
-    private func storage(_ directory: TemporaryFolder, name: String = "shared.sqlite") throws -> SharedClientStorage {
-        try SharedClientStorage(
-            path: directory.file(name), takeOverAfter: .seconds(60), pollInterval: .milliseconds(10))
-    }
-
     @Test(
         "who disconnects while the storage is opened is not connected by the call before it",
         arguments: [true, false], [true, false])
@@ -23,7 +18,7 @@ struct DisconnectTests {
         for round in 0..<30 {
             let gate = GatedCursors()
             let shared: any ClientStorage =
-                isShared ? try storage(directory, name: "\(round).sqlite") : InMemoryClientStorage()
+                isShared ? try directory.sharedStorage(name: "\(round).sqlite") : InMemoryClientStorage()
             let harness = try ClientHarness(storage: shared) { $0.cursorStore = gate }
             let client = harness.client
             // Readers of before are told of the end.
@@ -53,7 +48,7 @@ struct DisconnectTests {
         "who connects behind a disconnection that nobody waits for is connected in the end", arguments: [true, false])
     func connectsBehind(isShared: Bool) async throws {
         let directory = try TemporaryFolder()
-        let harness = try ClientHarness(storage: isShared ? try storage(directory) : InMemoryClientStorage())
+        let harness = try ClientHarness(storage: isShared ? try directory.sharedStorage() : InMemoryClientStorage())
         let client = harness.client
         try await client.connect()
         for round in UInt64(1)...20 {
@@ -189,7 +184,7 @@ struct DisconnectTests {
         arguments: [true, false])
     func logoutWhileOpening(isShared: Bool) async throws {
         let (virtual, gate, directory) = (VirtualLoop(), GatedCursors(), try TemporaryFolder())
-        let shared = isShared ? try self.storage(directory) : nil
+        let shared = isShared ? try directory.sharedStorage() : nil
         let storage: any ClientStorage = if let shared { shared } else { InMemoryClientStorage() }
         /// What is stored, as the owner of a shared file sees it.
         func stored() async throws -> StoredClientState {
@@ -229,7 +224,7 @@ struct DisconnectTests {
         arguments: [true, false])
     func cancelledWhileOpening(isShared: Bool) async throws {
         let (gate, directory) = (GatedCursors(), try TemporaryFolder())
-        let shared: any ClientStorage = isShared ? try storage(directory) : InMemoryClientStorage()
+        let shared: any ClientStorage = isShared ? try directory.sharedStorage() : InMemoryClientStorage()
         let harness = try ClientHarness(storage: shared) { $0.cursorStore = gate }
         let (client, service) = (harness.client, harness.service)
         service.state.withLock { $0.answers = [.silence] }
@@ -263,7 +258,7 @@ struct DisconnectTests {
     @Test("a task that is cancelled already begins nothing", arguments: [true, false], [true, false])
     func cancelledBefore(isShared: Bool, isBounded: Bool) async throws {
         let directory = try TemporaryFolder()
-        let harness = try ClientHarness(storage: isShared ? try storage(directory) : InMemoryClientStorage())
+        let harness = try ClientHarness(storage: isShared ? try directory.sharedStorage() : InMemoryClientStorage())
         let client = harness.client
         let connecting = Task {
             while !Task.isCancelled { await Task.yield() }
@@ -280,7 +275,7 @@ struct DisconnectTests {
     @Test("who waits for so long is not connected behind a disconnection that came between", arguments: [true, false])
     func betweenStartAndWait(isShared: Bool) async throws {
         let directory = try TemporaryFolder()
-        let shared: any ClientStorage = isShared ? try storage(directory) : InMemoryClientStorage()
+        let shared: any ClientStorage = isShared ? try directory.sharedStorage() : InMemoryClientStorage()
         let harness = try ClientHarness(storage: shared)
         harness.service.state.withLock { $0.answers = Array(repeating: .silence, count: 100) }
         let (client, core) = (harness.client, harness.client.core)
@@ -316,7 +311,7 @@ struct DisconnectTests {
         arguments: [true, false])
     func failsToOpen(before: Bool) async throws {
         let (gate, directory) = (GatedCursors(), try TemporaryFolder())
-        let shared = try storage(directory)
+        let shared = try directory.sharedStorage()
         let harness = try ClientHarness(storage: shared) { $0.cursorStore = gate }
         let core = harness.client.core
         let opening = Task { try await core.start() }
@@ -331,7 +326,7 @@ struct DisconnectTests {
         gate.fail()
         await #expect(throws: ClientError.self) { try await opening.value }
         while shared.isOwner { await Task.yield() }
-        let other = try storage(directory)
+        let other = try directory.sharedStorage()
         #expect(try await other.contend())
         try await other.close()
     }
@@ -339,7 +334,7 @@ struct DisconnectTests {
     @Test("an opening that takes the outbox behind a logout leaves it to the next login")
     func opensBehindLogout() async throws {
         let directory = try TemporaryFolder()
-        let shared = try storage(directory)
+        let shared = try directory.sharedStorage()
         let harness = try ClientHarness(storage: shared)
         let core = harness.client.core
         try await harness.client.logout()
@@ -358,10 +353,10 @@ struct DisconnectTests {
     @Test("a logout in standby wipes nothing, as another process goes on with what is there")
     func logoutInStandby() async throws {
         let directory = try TemporaryFolder()
-        let owner = try storage(directory)
+        let owner = try directory.sharedStorage()
         #expect(try await owner.contend())
         try await owner.apply([.lastID(7)])
-        let client = try ClientHarness(storage: try storage(directory)).client
+        let client = try ClientHarness(storage: try directory.sharedStorage()).client
         try await client.start()
         let error = await #expect(throws: ClientError.self) { try await client.logout() }
         #expect(error?.code == .storageInUse)
@@ -385,9 +380,9 @@ struct DisconnectTests {
     @Test("who disconnects in standby ends what reads messages and requests", arguments: Standby.allCases)
     func readersInStandby(standby: Standby) async throws {
         let directory = try TemporaryFolder()
-        let owner = standby == .atFirst ? try storage(directory) : nil
+        let owner = standby == .atFirst ? try directory.sharedStorage() : nil
         if let owner { #expect(try await owner.contend()) }
-        let client = try ClientHarness(storage: try storage(directory)).client
+        let client = try ClientHarness(storage: try directory.sharedStorage()).client
         try await client.start()
         if standby == .takenOver {
             try await client.connect()

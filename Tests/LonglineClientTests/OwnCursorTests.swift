@@ -9,11 +9,6 @@ import Testing
 /// An app that keeps its cursors itself, and doesn't see all that is confirmed for it, on an outbox that it gives up and owns again.
 @Suite("The app's own cursors, turn by turn", .timeLimit(.minutes(1)))
 struct OwnCursorTests {
-    private func storage(_ directory: TemporaryFolder) throws -> SharedClientStorage {
-        try SharedClientStorage(
-            path: directory.file("shared.sqlite"), takeOverAfter: .seconds(60), pollInterval: .milliseconds(10))
-    }
-
     /// A client whose own message stands between what the app stored, if anything, and two messages that wait for it.
     private func twoWaiting(
         _ shared: SharedClientStorage, in room: ChannelID, storesFirst: Bool
@@ -48,7 +43,7 @@ struct OwnCursorTests {
     func once(end: OwnershipTests.End, storesFirst: Bool) async throws {
         let directory = try TemporaryFolder()
         let room = ChannelID.room(try RoomID("r"))
-        let harness = try await twoWaiting(try storage(directory), in: room, storesFirst: storesFirst)
+        let harness = try await twoWaiting(try directory.sharedStorage(), in: room, storesFirst: storesFirst)
         let client = harness.client
         switch end {
         case .disconnect: await client.disconnect()
@@ -70,7 +65,7 @@ struct OwnCursorTests {
         let directory = try TemporaryFolder()
         let room = ChannelID.room(try RoomID("r"))
         let store = AppCursors()
-        let harness = try ClientHarness(storage: try storage(directory)) {
+        let harness = try ClientHarness(storage: try directory.sharedStorage()) {
             $0.cursorStore = store
             $0.confirmation = .explicit
         }
@@ -98,9 +93,9 @@ struct OwnCursorTests {
         let directory = try TemporaryFolder()
         let room = ChannelID.room(try RoomID("r"))
         let first = Position(epoch: FakeService.epoch, offset: 1)
-        let client = try await twoWaiting(try storage(directory), in: room, storesFirst: true).client
+        let client = try await twoWaiting(try directory.sharedStorage(), in: room, storesFirst: true).client
         await client.disconnect()
-        let other = try storage(directory)
+        let other = try directory.sharedStorage()
         #expect(try await other.contend())
         try await other.apply([.cursor(room, first)])
         try await other.close()

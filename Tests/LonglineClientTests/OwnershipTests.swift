@@ -10,11 +10,6 @@ import Testing
 /// A client that gives its shared outbox up, and owns it again: to its app it is one client all the same.
 @Suite("Ownership that comes and goes", .timeLimit(.minutes(1)))
 struct OwnershipTests {
-    private func storage(_ directory: TemporaryFolder, name: String = "shared.sqlite") throws -> SharedClientStorage {
-        try SharedClientStorage(
-            path: directory.file(name), takeOverAfter: .seconds(60), pollInterval: .milliseconds(10))
-    }
-
     /// How a test's client loses the outbox.
     enum End: CaseIterable {
         /// The app disconnects and connects again.
@@ -37,7 +32,7 @@ struct OwnershipTests {
 
     /// Where the next process starts.
     private func confirmed(in channel: ChannelID, _ directory: TemporaryFolder) async throws -> Position? {
-        let next = try storage(directory)
+        let next = try directory.sharedStorage()
         #expect(try await next.contend())
         let cursors = try await next.load().cursors
         try await next.close()
@@ -50,7 +45,7 @@ struct OwnershipTests {
     func contendBesideRelease() async throws {
         let directory = try TemporaryFolder()
         for round in 0..<100 {
-            let storage = try storage(directory, name: "\(round).sqlite")
+            let storage = try directory.sharedStorage(name: "\(round).sqlite")
             #expect(try await storage.contend())
             async let contended = storage.contend()
             async let released: Void = storage.release()
@@ -68,7 +63,7 @@ struct OwnershipTests {
     func usedWhileItDisconnects(sends: Bool) async throws {
         let directory = try TemporaryFolder()
         for round in 0..<15 {
-            let harness = try ClientHarness(storage: try storage(directory, name: "\(round).sqlite"))
+            let harness = try ClientHarness(storage: try directory.sharedStorage(name: "\(round).sqlite"))
             let client = harness.client
             try await client.connect()
             let first = try await client.send("first", to: .user("bob"))
@@ -94,7 +89,7 @@ struct OwnershipTests {
     @Test("connections and disconnections that overtake each other leave a client that connects")
     func beside() async throws {
         let directory = try TemporaryFolder()
-        let harness = try ClientHarness(storage: try storage(directory))
+        let harness = try ClientHarness(storage: try directory.sharedStorage())
         for _ in 0..<15 {
             try await harness.client.connect()
             await withTaskGroup(of: Void.self) { group in
@@ -114,7 +109,7 @@ struct OwnershipTests {
     func letGoWhileItGivesUp() async throws {
         let directory = try TemporaryFolder()
         let virtual = VirtualLoop()
-        let harness = try ClientHarness(storage: try storage(directory), loop: virtual.loop)
+        let harness = try ClientHarness(storage: try directory.sharedStorage(), loop: virtual.loop)
         let core = harness.client.core
         _ = try await virtual.running { try await core.handle() }
         // From here on its loop does nothing until it is run.
@@ -122,7 +117,7 @@ struct OwnershipTests {
         while core.turns.withLock({ $0.ending }) == nil { await Task.yield() }
         core.shutDown()
         let isRun = Mutex(false)
-        let other = try storage(directory)
+        let other = try directory.sharedStorage()
         let next = Task {
             while try await !other.contend() { await Task.yield() }
             return isRun.withLock { $0 }
@@ -142,13 +137,13 @@ struct OwnershipTests {
     func readsAfterStart(turn: Turn) async throws {
         let directory = try TemporaryFolder()
         let harness = try ClientHarness(
-            storage: turn == .unshared ? InMemoryClientStorage() : try storage(directory))
+            storage: turn == .unshared ? InMemoryClientStorage() : try directory.sharedStorage())
         let client = harness.client
         let room = ChannelID.room(try RoomID("r"))
         try await client.connect()
         for round in 0..<20 {
             await client.disconnect()
-            let other = turn == .standby ? try storage(directory) : nil
+            let other = turn == .standby ? try directory.sharedStorage() : nil
             if let other { #expect(try await other.contend()) }
             try await client.start()
             let reader = Task {
@@ -168,9 +163,9 @@ struct OwnershipTests {
     @Test("who disconnects in standby ends the wait of connect()")
     func disconnectsInStandby() async throws {
         let directory = try TemporaryFolder()
-        let owner = try storage(directory)
+        let owner = try directory.sharedStorage()
         #expect(try await owner.contend())
-        let harness = try ClientHarness(storage: try storage(directory))
+        let harness = try ClientHarness(storage: try directory.sharedStorage())
         async let connected: Void = harness.client.connect()
         _ = await harness.state { if case .standby = $0 { true } else { false } }
         await harness.client.disconnect()
@@ -187,7 +182,7 @@ struct OwnershipTests {
 
     /// A client that is connected and whose app has three messages to read, and to confirm.
     private func threeWaiting(in room: ChannelID, _ directory: TemporaryFolder) async throws -> ClientHarness {
-        let harness = try ClientHarness(storage: try storage(directory)) { $0.confirmation = .explicit }
+        let harness = try ClientHarness(storage: try directory.sharedStorage()) { $0.confirmation = .explicit }
         try await harness.client.connect()
         for text in ["a", "b", "c"] { try harness.service.post(text, in: room) }
         await delivered(3, to: harness)
@@ -244,7 +239,7 @@ struct OwnershipTests {
         let harness = try await threeWaiting(in: room, directory)
         let client = harness.client
         await client.disconnect()
-        let other = try storage(directory)
+        let other = try directory.sharedStorage()
         #expect(try await other.contend())
         try await other.apply([.cursor(room, Position(epoch: FakeService.epoch, offset: 2))])
         try await other.close()
@@ -265,7 +260,7 @@ struct OwnershipTests {
     func hiddenBehindConfirmedElsewhere() async throws {
         let directory = try TemporaryFolder()
         let room = ChannelID.room(try RoomID("r"))
-        let harness = try ClientHarness(storage: try storage(directory)) { $0.confirmation = .explicit }
+        let harness = try ClientHarness(storage: try directory.sharedStorage()) { $0.confirmation = .explicit }
         let client = harness.client
         try await client.connect()
         try harness.service.post("a", in: room)
@@ -273,7 +268,7 @@ struct OwnershipTests {
         try harness.service.post("own", in: room, producer: try #require(connect).producer)
         while await client.statistics.unconfirmed < 2 { await Task.yield() }
         await client.disconnect()
-        let other = try storage(directory)
+        let other = try directory.sharedStorage()
         #expect(try await other.contend())
         try await other.apply([.cursor(room, Position(epoch: FakeService.epoch, offset: 1))])
         try await other.close()
@@ -286,7 +281,7 @@ struct OwnershipTests {
     @Test("a cursor that went back with its log's end is not forgotten where the file could not be written by then")
     func cursorThatWentBack() async throws {
         let directory = try TemporaryFolder()
-        let shared = try storage(directory)
+        let shared = try directory.sharedStorage()
         let room = ChannelID.room(try RoomID("r"))
         func place(_ offset: Offset) -> Position { Position(epoch: FakeService.epoch, offset: offset) }
         let harness = try ClientHarness(storage: shared) { $0.confirmation = .explicit }
@@ -325,7 +320,7 @@ struct OwnershipTests {
     )
     func wishes(end: End) async throws {
         let directory = try TemporaryFolder()
-        let harness = try ClientHarness(storage: try storage(directory))
+        let harness = try ClientHarness(storage: try directory.sharedStorage())
         let client = harness.client
         try await client.connect()
         let room = ChannelID.room(try RoomID("r"))
@@ -364,9 +359,9 @@ struct OwnershipTests {
     @Test("every receipt of a message in standby is told how it ends")
     func receipts() async throws {
         let directory = try TemporaryFolder()
-        let owner = try ClientHarness(storage: try storage(directory))
+        let owner = try ClientHarness(storage: try directory.sharedStorage())
         try await owner.client.connect()
-        let other = try ClientHarness(storage: try storage(directory), seed: 2)
+        let other = try ClientHarness(storage: try directory.sharedStorage(), seed: 2)
         let first = try await other.client.send("a", to: .user("bob"))
         let second = try #require(try await other.client.receipt(for: first.send))
         let published = try await first.acknowledged()
@@ -377,7 +372,7 @@ struct OwnershipTests {
     @Test("trackers of one message that meet follow it together, whichever was known first")
     func trackersMeet() async throws {
         let directory = try TemporaryFolder()
-        let outbox = try storage(directory)
+        let outbox = try directory.sharedStorage()
         // It never had the message, and a look into it would say so: what can't be read says nothing.
         try await outbox.close()
         let sharing = SharingState(storage: outbox, sends: Broadcast(replaysLatest: false))
@@ -409,7 +404,7 @@ struct OwnershipTests {
     @Test("the states tell of a disconnection once", arguments: [true, false])
     func statesOnce(isShared: Bool) async throws {
         let directory = try TemporaryFolder()
-        let shared: any ClientStorage = isShared ? try storage(directory) : InMemoryClientStorage()
+        let shared: any ClientStorage = isShared ? try directory.sharedStorage() : InMemoryClientStorage()
         let harness = try ClientHarness(storage: shared)
         let states = harness.client.states
         try await harness.client.connect()

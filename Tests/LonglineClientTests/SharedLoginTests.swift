@@ -9,11 +9,6 @@ import Testing
 /// Who may put something into a shared outbox, and take it over: a logout in one process is one for all.
 @Suite("Logins of a shared outbox", .timeLimit(.minutes(1)))
 struct SharedLoginTests {
-    private func storage(_ directory: TemporaryFolder) throws -> SharedClientStorage {
-        try SharedClientStorage(
-            path: directory.file("shared.sqlite"), takeOverAfter: .seconds(60), pollInterval: .milliseconds(10))
-    }
-
     private func submission() throws -> Submission {
         Submission(
             send: SendID(high: 1, low: 1), destination: .user(try UserID("bob")), timeToLive: 0, queuedAt: 5,
@@ -27,17 +22,17 @@ struct SharedLoginTests {
     func nextLogin(clue: Clue) async throws {
         let directory = try TemporaryFolder()
         let (bob, phone, tablet) = (try UserID("bob"), try DeviceID("phone"), try DeviceID("tablet"))
-        let first = try ClientHarness(storage: try storage(directory))
+        let first = try ClientHarness(storage: try directory.sharedStorage())
         try await first.client.connect()
         func standby() throws -> LonglineClient {
-            try ClientHarness(storage: try storage(directory), seed: 2) {
+            try ClientHarness(storage: try directory.sharedStorage(), seed: 2) {
                 if clue == .device { $0.device = tablet }
             }.client
         }
         let early = try standby()
         _ = try await early.send("before", to: .room("hall")).acknowledged()
         try await first.client.logout()
-        let next = try storage(directory)
+        let next = try directory.sharedStorage()
         #expect(try await next.contend())
         let (known, expected): ([StorageChange], ClientError.Code) =
             switch clue {
@@ -53,7 +48,7 @@ struct SharedLoginTests {
         #expect(error?.code == expected)
         #expect(try await next.claim().submissions.isEmpty)
         // A client of the next login puts in what it sends.
-        let other = try storage(directory)
+        let other = try directory.sharedStorage()
         let message = try submission()
         _ = try await other.submit(message, limits: OutboxLimits())
         #expect(try await next.claim().submissions == [message])
@@ -65,7 +60,7 @@ struct SharedLoginTests {
         arguments: [true, false])
     func behindTheEnd(isLogout: Bool) async throws {
         let directory = try TemporaryFolder()
-        let storage = try storage(directory)
+        let storage = try directory.sharedStorage()
         let sharing = SharingState(storage: storage, sends: Broadcast(replaysLatest: false))
         sharing.stop(isLogout ? ConnectionDriver.loggedOut : ConnectionDriver.shutDown)
         let message = try submission()
@@ -84,14 +79,14 @@ struct SharedLoginTests {
     @Test("an owner that is configured for another user takes nothing in: it waits for one of its user's")
     func otherOwner() async throws {
         let directory = try TemporaryFolder()
-        let first = try storage(directory)
+        let first = try directory.sharedStorage()
         #expect(try await first.contend())
         try await first.apply([.user(try UserID("alice"))])
         _ = try await first.submit(try submission(), limits: OutboxLimits())
         try await first.close()
 
         let carol = try UserID("carol")
-        let wrong = try ClientHarness(storage: try storage(directory)) { $0.user = carol }
+        let wrong = try ClientHarness(storage: try directory.sharedStorage()) { $0.user = carol }
         let handle = try await wrong.client.core.handle()
         #expect(try await wrong.client.core.takeIn(on: handle) == false)
         #expect(try await wrong.client.core.ask { $0.outbox.count } == 0)
@@ -101,7 +96,7 @@ struct SharedLoginTests {
         #expect(error?.code == .otherUser)
         await wrong.client.disconnect()
 
-        let right = try ClientHarness(storage: try storage(directory), seed: 2)
+        let right = try ClientHarness(storage: try directory.sharedStorage(), seed: 2)
         try await right.client.connect()
         while right.service.state.withLock({ $0.entered.isEmpty }) { await Task.yield() }
         let entered = right.service.state.withLock { $0.entered.map(\.channel.description) }
@@ -113,7 +108,7 @@ struct SharedLoginTests {
     func logoutWhileOpening() async throws {
         let directory = try TemporaryFolder()
         let cursors = LaterCursors()
-        let client = try ClientHarness(storage: try storage(directory)) { $0.cursorStore = cursors }.client
+        let client = try ClientHarness(storage: try directory.sharedStorage()) { $0.cursorStore = cursors }.client
         let core = client.core
         let receipt = try await client.send("a", to: .user("bob"))
         await core.yieldOwnership(.disconnected)

@@ -194,6 +194,7 @@ private let hall = ChannelID.room(identifier { try RoomID("hall") })
             try await phone.send([frame(.user(bob), "goodbye")])
             await policy.waitUntilHeld()
             try await phone.drop()
+            while try await server.runtime.loops[0].submit({ $0.snapshot().connections }) != 1 { await Task.yield() }
             policy.stopHolding()
             _ = try await other.change(1, .user(ann), .block(true))
             policy.release()

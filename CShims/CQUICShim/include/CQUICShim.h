@@ -64,6 +64,7 @@ enum llq_event_kind {
     LLQ_EVENT_TICKET,             // a NewSessionTicket came in
     LLQ_EVENT_CONTAINED_FRAME,    // withheld from ngtcp2, which would abort on it
     LLQ_EVENT_CONTAINED_MESSAGE,  // the same, a handshake message
+    LLQ_EVENT_CHALLENGED,         // the peer asks whether the path is good (PATH_CHALLENGE)
 };
 
 enum {
@@ -300,8 +301,6 @@ typedef struct llq_stats {
     uint64_t latest_rtt, min_rtt, smoothed_rtt, rtt_variation, congestion_window, bytes_in_flight;
 } llq_stats;
 void llq_conn_stats(llq_conn *conn, llq_stats *stats);
-/// PATH_CHALLENGE frames that came since the last call.
-size_t llq_conn_take_challenges(llq_conn *conn);
 /// Packets under keys that only the peer has: all but Initial. A replayed packet counts.
 uint64_t llq_conn_packets_authenticated(const llq_conn *conn);
 /// Times that our sending keys changed.

@@ -95,16 +95,15 @@ extension ClientCore {
         return try await sharing.takeIn { try await Self.takeIn(sharing, on: handle) }
     }
 
-    /// Whether a driver takes messages in at all: those of another user wait for an owner that is that user's.
-    private static func takesIn(on handle: DriverHandle) async -> Bool {
+    private static func takesSubmissions(_ handle: DriverHandle) async -> Bool {
         await withCheckedContinuation { continuation in
-            handle.run { continuation.resume(returning: $0.ending == nil && $0.otherUser(token: nil) == nil) }
+            handle.run { continuation.resume(returning: $0.takesSubmissions) }
         }
     }
 
     private static func takeIn(_ sharing: SharingState, on handle: DriverHandle) async throws -> Bool {
         // Before they are claimed: who sent them may still take them back.
-        guard await takesIn(on: handle) else { return false }
+        guard await takesSubmissions(handle) else { return false }
         while true {
             let submitted = sharing.submitted
             let claim = try await sharing.storage.claim()
@@ -166,7 +165,7 @@ extension ClientCore {
                         isWaiting = true
                         try? await storage.answerChallenge()
                     case .submissions:
-                        guard await Self.takesIn(on: handle) else {
+                        guard await Self.takesSubmissions(handle) else {
                             isNews = false
                             break
                         }

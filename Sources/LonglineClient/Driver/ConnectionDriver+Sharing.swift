@@ -3,11 +3,14 @@ import NIOCore
 
 /// A driver whose outbox other processes of the app share.
 extension ConnectionDriver {
+    /// Whether it takes messages of other processes in at all. What is another user's would go into the wrong inbox: it waits for an owner
+    /// that is its user's.
+    var takesSubmissions: Bool { ending == nil && otherUser(token: nil) == nil }
+
     /// Takes messages of other processes into the outbox, as far as there is room: in the order in which they were put in, each
     /// in the transaction that takes it from where it waited. `done` is called when that is durable, with whether all had room.
     func adopt(_ submissions: [Submission], done: @escaping (Bool) -> Void) {
-        // What is another user's would go into the wrong inbox: it waits for an owner that is its user's.
-        guard ending == nil, otherUser(token: nil) == nil else { return done(false) }
+        guard takesSubmissions else { return done(false) }
         var hadRoom = true
         for submission in submissions where !knows(submission.send) {
             // The inbox has no name yet: the first connection tells.

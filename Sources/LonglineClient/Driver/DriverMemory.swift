@@ -11,8 +11,6 @@ struct DriverMemory: Sendable {
     var gapsBefore: [ChannelID: MessageGap]
     /// What the app confirmed and no disk has.
     var cursors: [ChannelID: Position]
-    /// All that was confirmed, by the app or for it.
-    var confirmed: [ChannelID: Position]
     /// Channels among these whose log lost its end since a disk had a place of them.
     var setBack: Set<ChannelID>
     /// How long messages had waited when this process saw them first, and when that was.
@@ -40,8 +38,8 @@ extension ConnectionDriver {
         DriverMemory(
             session: session.memory, ledger: ledger, gapsBefore: gapsBefore,
             // Not a log's end that was noted for the requests alone: the next driver finds that itself.
-            cursors: pending.cursors.filter { session.cursor(of: $0.key) == $0.value }, confirmed: session.cursors,
-            setBack: setBack, ages: outbox.ages, endedStays: endedStays,
+            cursors: pending.cursors.filter { session.cursor(of: $0.key) == $0.value }, setBack: setBack,
+            ages: outbox.ages, endedStays: endedStays,
             forgotten: pending.forgottenCursors.reduce(into: [:]) { $0[$1] = session.cursor(of: $1) },
             watched: presence.accepted, visibility: presence.visibility, network: appNetwork, reads: reads.places,
             statistics: statistics, isErasureOpen: isErasureOpen, isInOutage: isInOutage)
@@ -77,7 +75,7 @@ extension StoredClientState {
     /// and gets that again.
     /// - Parameter own: the client's own record.
     mutating func keepConfirmed(_ own: [ChannelID: Position], from memory: DriverMemory) {
-        for (channel, position) in memory.confirmed where own[channel] == position {
+        for (channel, position) in memory.session.cursors where own[channel] == position {
             let start = Position(epoch: position.epoch, offset: 0)
             let (known, told) = (cursors[channel] ?? start, memory.ledger.byApp[channel] ?? start)
             guard known.epoch == position.epoch, told.epoch == position.epoch else { continue }

@@ -129,14 +129,17 @@ extension SQLiteClientStorage {
 
     /// Whose device this is, as far as it is known.
     static func user(_ database: Database) throws -> UserID? {
-        let bytes = try Data.fetchOne(database, sql: "SELECT bytes FROM fact WHERE name = ?", arguments: [Fact.user])
-        return bytes.flatMap { try? UserID(String(decoding: $0, as: UTF8.self)) }
+        try text(Fact.user, database).flatMap { try? UserID($0) }
     }
 
     /// Which of the user's devices it is, as far as it is known.
     static func device(_ database: Database) throws -> DeviceID? {
-        let bytes = try Data.fetchOne(database, sql: "SELECT bytes FROM fact WHERE name = ?", arguments: [Fact.device])
-        return bytes.flatMap { try? DeviceID(String(decoding: $0, as: UTF8.self)) }
+        try text(Fact.device, database).flatMap { try? DeviceID($0) }
+    }
+
+    private static func text(_ name: String, _ database: Database) throws -> String? {
+        let bytes = try Data.fetchOne(database, sql: "SELECT bytes FROM fact WHERE name = ?", arguments: [name])
+        return bytes.map { String(decoding: $0, as: UTF8.self) }
     }
 
     /// A random number that stands in the file from its first use to the next wipe: by it a client knows that somebody logged out since.

@@ -55,7 +55,7 @@ public final class SharedClientStorage: ClientStorage {
     let held = Mutex<Ownership?>(nil)
     private let contention = Mutex<Contention?>(nil)
     private let seats = Mutex(Seats())
-    private let firstLogin = Mutex<Int64?>(nil)
+    private let ownLogin = Mutex<Int64?>(nil)
 
     /// Who works on the file through the same connections.
     private struct Seats: Sendable {
@@ -174,10 +174,12 @@ public final class SharedClientStorage: ClientStorage {
 
     /// The login that this seat's client met in the file first, or owned it under since: its own. Another one stands there once the
     /// file was wiped.
-    var login: Int64? { firstLogin.withLock { $0 } }
+    var login: Int64? { ownLogin.withLock { $0 } }
 
-    /// Notes what a transaction found that is written by now.
-    func met(_ login: Int64) { firstLogin.withLock { $0 = $0 ?? login } }
+    /// Notes the login that a transaction found, which is written by now. Who owns the file is who is logged in.
+    func met(_ login: Int64, asOwner isOwner: Bool = false) {
+        ownLogin.withLock { if isOwner || $0 == nil { $0 = login } }
+    }
 
     private var others: [SharedClientStorage] { seats.withLock { $0.others.compactMap(\.storage) } }
 
@@ -252,26 +254,26 @@ public final class SharedClientStorage: ClientStorage {
         try await onQueue(of: database) { database in
             var lock: CInt?
             var taken: Ownership?
+            var login: Int64?
             defer { if taken == nil, let lock { Foundation.close(lock) } }
             let next = try SQLiteClientStorage.inTransaction(database) {
-                database -> (isOwner: Bool, ownership: Ownership?, login: Int64) in
-                let login = try SQLiteClientStorage.login(database)
+                database -> (isOwner: Bool, ownership: Ownership?) in
+                login = try SQLiteClientStorage.login(database)
                 let row = try Self.owner(database)
-                if let row, !row.isReleased, row.generation == self.generation { return (true, nil, login) }
+                if let row, !row.isReleased, row.generation == self.generation { return (true, nil) }
                 // Of a turn that is over nothing is held.
                 self.letGo { _ in true }
                 // The lock is free when its owner is dead, and when it never had it: the row tells which.
                 if self.holdsLock { lock = self.takeLock() }
                 let isDead = row.map { $0.isLocked && lock != nil } ?? true
-                guard try isDead || self.challenge(row, database) else { return (false, nil, login) }
+                guard try isDead || self.challenge(row, database) else { return (false, nil) }
                 let generation = (row?.generation ?? 0) + 1
                 try database.execute(
                     sql: "INSERT OR REPLACE INTO owner VALUES (1, ?, ?, ?, NULL)",
                     arguments: [SQLiteClientStorage.bytes(self.token), generation, lock != nil])
-                return (true, Ownership(generation: generation, lock: lock), login)
+                return (true, Ownership(generation: generation, lock: lock))
             }
-            // Who owns the file is who is logged in now.
-            if next.isOwner { self.firstLogin.withLock { $0 = next.login } } else { self.met(next.login) }
+            if let login { self.met(login, asOwner: next.isOwner) }
             taken = next.ownership
             if let taken {
                 self.held.withLock { $0 = taken }
